@@ -1,0 +1,141 @@
+"""The face to mitmproxy: options, hooks and log lines. No cryptography and no I/O."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mitmproxy import addonmanager, connection, ctx, exceptions, tls
+from mitmproxy.utils import human
+
+from mitmproxy_aia import handshake
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.completion import Completion, Limits, Outcome
+from mitmproxy_aia.sources import IssuerSource
+from mitmproxy_aia.sources.aia import AiaSource
+from mitmproxy_aia.sources.download import Downloader
+from mitmproxy_aia.sources.memory import ORIGIN as MEMORY
+from mitmproxy_aia.sources.memory import MemorySource
+from mitmproxy_aia.verification import Verifier
+
+logger = logging.getLogger(__name__)
+
+MODES = ("complete", "off")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The addon's options, checked."""
+
+    mode: str = "complete"
+    timeout: int = 10
+
+    @classmethod
+    def from_options(cls) -> Settings:
+        """Raises OptionsError, which names the option and what it takes."""
+        mode, timeout = ctx.options.aia_mode, ctx.options.aia_timeout
+        if mode not in MODES:
+            raise exceptions.OptionsError(
+                f"aia_mode must be one of {', '.join(MODES)}, not {mode!r}"
+            )
+        if timeout < 1:
+            raise exceptions.OptionsError(
+                f"aia_timeout must be a number of seconds, at least 1, not {timeout}"
+            )
+        return cls(mode, timeout)
+
+
+class Aia:
+    """The addon. `-s addon/aia.py` makes one; so does `addons.add(Aia())` elsewhere."""
+
+    name = "aia"
+
+    def __init__(self) -> None:
+        self._settings = Settings()
+        self._downloader: Downloader | None = None
+        self._sources: tuple[IssuerSource, ...] = ()
+
+    def load(self, loader: addonmanager.Loader) -> None:
+        loader.add_option(
+            name="aia_mode",
+            typespec=str,
+            default="complete",
+            choices=MODES,
+            help="What to do when a server sends an incomplete certificate chain. "
+            "complete: get the missing intermediates from the caIssuers URLs in the "
+            "certificates (AIA), verify the whole chain, and go on if it is good. "
+            "off: fail as mitmproxy does without the addon.",
+        )
+        loader.add_option(
+            name="aia_timeout",
+            typespec=int,
+            default=10,
+            help="Seconds that the completion of one certificate chain may take, all its "
+            "downloads together. Only the connection concerned waits.",
+        )
+
+    def configure(self, updated: set[str]) -> None:
+        if updated & {"aia_mode", "aia_timeout"}:
+            self._settings = Settings.from_options()
+
+    def tls_start_server(self, data: tls.TlsData) -> None:
+        if self._settings.mode == "off" or ctx.options.ssl_insecure:
+            return
+        if data.ssl_conn is not None:
+            return  # Another addon's connection is its own business.
+        tlsconfig = ctx.master.addons.get("tlsconfig")
+        try:
+            tlsconfig.tls_start_server(data)
+        except Exception:
+            # TlsConfig gets its turn after us, and will say itself what is wrong.
+            logger.debug("TlsConfig refused a connection", exc_info=True)
+            data.ssl_conn = None
+            return
+        if not isinstance(data.conn, connection.Server):
+            return
+        address = _address(data.conn)
+        handshake.watch(data, self._begin, functools.partial(self._conclude, address))
+
+    async def aia_complete(self, pause: handshake.Pause) -> None:
+        """Handles `handshake.AiaCompleteHook`."""
+        pause.outcome = await pause.completion.complete()
+
+    def done(self) -> None:
+        """Downloads under way end by themselves: they are bounded, and the event loop may be
+        gone already."""
+        self._sources = ()
+
+    def _begin(self, presented: Sequence[Certificate], verifier: Verifier) -> Completion:
+        if not self._sources:
+            self._downloader = Downloader(lambda: self._settings.timeout)
+            self._sources = (MemorySource(), AiaSource(self._downloader))
+        return Completion(
+            presented, verifier, self._sources, Limits(seconds=self._settings.timeout)
+        )
+
+    def _conclude(self, address: str, outcome: Outcome) -> None:
+        if not outcome.verified:
+            reason = outcome.fault.text if outcome.fault else "no reason known"
+            tried = "".join(
+                f"; {attempt} ({human.pretty_duration(attempt.seconds)})"
+                for attempt in outcome.attempts
+            )
+            logger.warning(
+                f"{address} sent a certificate chain that could not be completed: {reason}{tried}"
+            )
+            return
+        news = [found for found in outcome.found if found.origin != MEMORY]
+        where = ", ".join(f'"{item.certificate.name}" at {item.origin}' for item in outcome.found)
+        logger.log(
+            logging.INFO if news else logging.DEBUG,
+            f"{address} sent an incomplete chain; found {where or 'a path in what it sent'} "
+            f"in {outcome.seconds * 1000:.0f} ms",
+        )
+
+
+def _address(server: connection.Server) -> str:
+    """How the log calls a server: by the name it was asked for, if there is one."""
+    host, port = server.address[:2] if server.address else ("unknown", 0)
+    return f"{server.sni or host}:{port}"

@@ -1,0 +1,239 @@
+"""Bytes to certificates, and what a certificate says about its issuer."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+MAX_NAME_CHARACTERS = 200
+
+# `cryptography` warns of odd serial numbers, names that are too long and the like. That would
+# go to the terminal of a user who can do nothing about a stranger's certificate.
+warnings.filterwarnings("ignore", module=re.escape(__name__))
+
+_PEM_BLOCK = re.compile(
+    rb"-----BEGIN (?P<label>[A-Z0-9# ]+)-----(?P<body>[^-]*)-----END (?P=label)-----"
+)
+_PEM_LABELS = frozenset(
+    {b"CERTIFICATE", b"X509 CERTIFICATE", b"PKCS7", b"CMS", b"PKCS #7 SIGNED DATA"}
+)
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """An X.509 certificate; two are equal if their DER is.
+
+    What is read from it is read once, when first asked for. An extension that cannot be
+    parsed counts as absent: it can make a certificate a less likely issuer, never a
+    trusted one (that is for `verification` to say).
+    """
+
+    der: bytes
+
+    @classmethod
+    def from_der(cls, der: bytes) -> Certificate:
+        """Raises ValueError if `der` is not exactly one certificate that can be parsed."""
+        certificate = cls(der)
+        # Parsed now, so that the properties below cannot fail on a name or a date.
+        _ = certificate.subject, certificate.issuer, certificate.key, certificate.not_after
+        return certificate
+
+    @cached_property
+    def x509(self) -> x509.Certificate:
+        return x509.load_der_x509_certificate(self.der)
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the DER."""
+        return hashlib.sha256(self.der).digest()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    @cached_property
+    def subject(self) -> bytes:
+        """The subject in the form in which OpenSSL compares names; see `name_key`."""
+        return name_key(self.x509.subject)
+
+    @cached_property
+    def issuer(self) -> bytes:
+        """The issuer's name in the form in which OpenSSL compares names; see `name_key`."""
+        return name_key(self.x509.issuer)
+
+    @property
+    def self_issued(self) -> bool:
+        return self.subject == self.issuer
+
+    @cached_property
+    def key(self) -> bytes:
+        """The subject's public key (SHA-256 of its SubjectPublicKeyInfo, or of what stands
+        in its place when the key is of a kind that `cryptography` does not know)."""
+        try:
+            spki = self.x509.public_key().public_bytes(
+                Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+            )
+        except (UnsupportedAlgorithm, ValueError):
+            spki = self.der
+        return hashlib.sha256(spki).digest()
+
+    @cached_property
+    def subject_key_identifier(self) -> bytes | None:
+        """RFC 5280 section 4.2.1.2."""
+        extension = self._extension(x509.SubjectKeyIdentifier)
+        return extension.digest if extension else None
+
+    @cached_property
+    def authority_key_identifier(self) -> bytes | None:
+        """RFC 5280 section 4.2.1.1; None also when it names the issuer in another way."""
+        extension = self._extension(x509.AuthorityKeyIdentifier)
+        return extension.key_identifier if extension else None
+
+    @property
+    def not_before(self) -> datetime.datetime:
+        return self.x509.not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime.datetime:
+        return self.x509.not_valid_after_utc
+
+    @cached_property
+    def ca_issuers(self) -> tuple[str, ...]:
+        """The caIssuers URLs in their order, of every scheme (RFC 5280 section 4.2.2.1)."""
+        extension = self._extension(x509.AuthorityInformationAccess)
+        if extension is None:
+            return ()
+        return tuple(
+            dict.fromkeys(
+                description.access_location.value.strip()
+                for description in extension
+                if description.access_method == AuthorityInformationAccessOID.CA_ISSUERS
+                and isinstance(description.access_location, x509.UniformResourceIdentifier)
+            )
+        )
+
+    @property
+    def name(self) -> str:
+        """The subject for people: `CN=R11`, or the whole name where there is no CN.
+
+        Safe to print: it holds no control characters and has a bounded length.
+        """
+        return display_name(self.x509.subject)
+
+    def __repr__(self) -> str:
+        return f"Certificate({self.name})"
+
+    def _extension(self, kind: type[_Extension]) -> _Extension | None:
+        try:
+            return self.x509.extensions.get_extension_for_class(kind).value
+        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, TypeError):
+            return None
+
+
+def read_certificates(data: bytes) -> tuple[Certificate, ...]:
+    """Every certificate in `data`, told by its content and not by any label around it.
+
+    Accepted: one DER certificate; PKCS#7 certs-only (RFC 5652) in DER or BER; and PEM, any
+    number of blocks of either kind with any text around them. PEM blocks that are damaged
+    or hold something else are passed over as long as one is good.
+
+    Raises ValueError with a reason if there is not one certificate.
+    """
+    if b"-----BEGIN " in data:
+        return _read_pem(data)
+    if not data:
+        raise ValueError("is empty")
+    if data[0] != 0x30:  # an ASN.1 SEQUENCE, which both a certificate and PKCS#7 begin with
+        raise ValueError("is not a certificate (neither DER, PEM nor PKCS#7)")
+    return _read_der(data)
+
+
+def _read_pem(data: bytes) -> tuple[Certificate, ...]:
+    found: dict[Certificate, None] = {}
+    reason = "has PEM blocks, but none with a certificate"
+    for block in _PEM_BLOCK.finditer(data):
+        if block["label"] not in _PEM_LABELS:
+            continue
+        try:
+            body = base64.b64decode(b"".join(block["body"].split()), validate=True)
+            found.update(dict.fromkeys(_read_der(body)))
+        except ValueError as error:
+            reason = f"has a damaged PEM block ({error})"
+    if not found:
+        raise ValueError(reason)
+    return tuple(found)
+
+
+def _read_der(data: bytes) -> tuple[Certificate, ...]:
+    try:
+        return (Certificate.from_der(data),)
+    except ValueError as error:
+        damage = error
+    try:
+        bundle = pkcs7.load_der_pkcs7_certificates(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"is a damaged certificate ({damage})") from damage
+    found = tuple(dict.fromkeys(_readable(bundle)))
+    if not found:
+        raise ValueError("is PKCS#7 without a certificate")
+    return found
+
+
+def _readable(bundle: list[x509.Certificate]) -> Iterator[Certificate]:
+    for certificate in bundle:
+        try:
+            yield Certificate.from_der(certificate.public_bytes(Encoding.DER))
+        except ValueError:
+            continue
+
+
+def name_key(name: x509.Name) -> bytes:
+    """A distinguished name in a form that is equal where OpenSSL would call two names equal:
+    letter case (ASCII), runs of spaces and the kind of string do not matter.
+
+    See x509_name_canon() in OpenSSL's crypto/x509/x_name.c and RFC 5280 section 7.1.
+    """
+    return repr(
+        [
+            sorted((attribute.oid.dotted_string, _fold(attribute.value)) for attribute in rdn)
+            for rdn in name.rdns
+        ]
+    ).encode()
+
+
+def _fold(value: str | bytes) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    return " ".join(value.split()).translate(_ASCII_LOWER)
+
+
+def display_name(name: x509.Name) -> str:
+    """A name for people; see `Certificate.name`."""
+    common_names = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    text = f"CN={common_names[-1].value!s}" if common_names else name.rfc4514_string()
+    return printable(text or "(empty name)")
+
+
+def printable(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:
+    """`text` from a stranger, fit for one line of a log: control characters are written as
+    escapes and what is beyond `limit` characters is cut."""
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

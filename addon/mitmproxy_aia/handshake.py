@@ -1,0 +1,210 @@
+"""Pausing the upstream TLS handshake; the only module that knows mitmproxy's layers.
+
+OpenSSL is allowed to go on after an error that another path could cure, so that it checks
+everything else (host name, the leaf's dates, ...) as always. What it then wants to send to
+the server is held back until there is a verdict: the layer's `receive_handshake_data`
+generator is wrapped, and its next command is passed on only after a completion was verified.
+It is what SSL_set_retry_verify(3) does, which pyOpenSSL does not offer.
+
+The verdict starts as "failed" and becomes "verified" in one place, `_Watch._decide`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mitmproxy import tls
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers import tls as tls_layers
+from OpenSSL import SSL, crypto
+
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.verification import DEFAULT_SECURITY_LEVEL, Fault, Verifier, curable
+
+logger = logging.getLogger(__name__)
+
+Handshake = Generator[commands.Command, Any, tuple[bool, str | None]]
+"""(done, error), as TunnelLayer.receive_handshake_data returns it."""
+
+_SET_BY_A_HANDSHAKE = ("timestamp_tls_setup", "certificate_list", "alpn", "cipher", "tls_version")
+
+
+@dataclass
+class Pause:
+    """A handshake that waits for a completion. Nobody but the hook's handler sets `outcome`;
+    as long as it is None the server is not verified."""
+
+    completion: Completion
+    outcome: Outcome | None = None
+
+
+@dataclass
+class AiaCompleteHook(commands.StartHook):
+    """
+    The handshake with a server is paused because its certificate chain is incomplete.
+
+    The addon is expected to try to complete it and to set pause.outcome.
+    """
+
+    pause: Pause
+
+
+Begin = Callable[[Sequence[Certificate], Verifier], Completion]
+"""Starts the completion of a presented chain."""
+Conclude = Callable[[Outcome], None]
+"""Takes note of what came of it."""
+
+
+def watch(data: tls.TlsData, begin: Begin, conclude: Conclude) -> bool:
+    """Watches the handshake that `data.ssl_conn` is about to do with a server.
+
+    Returns whether it will be watched: not if its layer is not one that we know.
+    """
+    if data.ssl_conn is None:
+        return False
+    for candidate in data.context.layers:
+        if isinstance(candidate, tls_layers.ServerTLSLayer) and candidate.conn is data.conn:
+            level = security_level(
+                data.conn.cipher_list, data.context.options.tls_version_server_min
+            )
+            _Watch(candidate, data.ssl_conn, level, begin, conclude).start()
+            return True
+    return False
+
+
+class _Watch:
+    """One handshake. `_forgiving` from its first byte to the verdict or the end."""
+
+    def __init__(
+        self,
+        layer: tls_layers.ServerTLSLayer,
+        ssl_connection: SSL.Connection,
+        security_level: int,
+        begin: Begin,
+        conclude: Conclude,
+    ) -> None:
+        self._layer = layer
+        self._connection = ssl_connection
+        self._security_level = security_level
+        self._begin = begin
+        self._conclude = conclude
+        self._stock = layer.receive_handshake_data
+        self._forgiven: list[Fault] = []
+        self._forgiving = True
+
+    def start(self) -> None:
+        self._connection.set_verify(SSL.VERIFY_PEER, self._verify_callback)
+        self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign]
+
+    def _verify_callback(
+        self, _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int
+    ) -> bool:
+        """OpenSSL found an error (not `ok`) or none; the result is whether it shall go on."""
+        if ok:
+            return True
+        # A renegotiation verifies again, when nobody waits to decide any more.
+        if not self._forgiving or not curable(code, depth):
+            return False
+        self._forgiven.append(Fault.of(code, depth))
+        return True
+
+    def _receive_handshake_data(self, data: bytes) -> Handshake:
+        """In place of the layer's own: the same commands, but none between the certificate
+        and the verdict, and an error if that is not "verified"."""
+        if self._connection is not self._layer.tls:
+            # Another addon has put its own connection in place of ours.
+            return (yield from self._stock(data))
+        before = {name: getattr(self._layer.conn, name) for name in _SET_BY_A_HANDSHAKE}
+        stock = self._stock(data)
+        reply = result = None
+        while result is None:
+            command = None
+            try:
+                command = stock.send(reply)
+            except StopIteration as end:
+                result = end.value
+            if self._forgiving and self._forgiven and not (result and result[1]):
+                failure = yield from self._decide()
+                self._forgiving = False
+                if failure is not None:
+                    stock.close()
+                    for name, value in before.items():
+                        setattr(self._layer.conn, name, value)
+                    _seal(self._layer)
+                    return False, failure
+            if command is not None:
+                reply = yield command
+        if result != (False, None):
+            self._forgiving = False
+        return result
+
+    def _decide(self) -> Generator[commands.Command, Any, str | None]:
+        """None if the chain was completed and verified, else the error for the client."""
+        outcome: Outcome | None = None
+        try:
+            verifier = Verifier.for_connection(self._connection, self._security_level)
+            completion = self._begin(_presented(self._connection), verifier)
+            outcome = completion.complete_at_once()
+            if not outcome.verified:
+                pause = Pause(completion)
+                yield AiaCompleteHook(pause)
+                outcome = pause.outcome
+            if outcome is not None:
+                self._conclude(outcome)
+        except Exception:
+            logger.exception("completing a certificate chain failed")
+            outcome = None
+        if outcome is not None and outcome.verified:
+            return None
+        return f"Certificate verify failed: {outcome.reason if outcome else self._forgiven[0].text}"
+
+
+def _presented(connection: SSL.Connection) -> tuple[Certificate, ...]:
+    """What the server sent, in its order, leaf first. Raises ValueError if the leaf cannot be
+    read; of the others, those that cannot are left out."""
+    chain = [
+        crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        for certificate in connection.get_peer_cert_chain() or ()
+    ]
+    presented = [Certificate.from_der(der) for der in chain[:1]]
+    for der in chain[1:]:
+        try:
+            presented.append(Certificate.from_der(der))
+        except ValueError:
+            continue
+    return tuple(presented)
+
+
+def _seal(layer: tls_layers.ServerTLSLayer) -> None:
+    """Makes a rejected connection unusable, as OpenSSL does in a failed handshake.
+
+    In TLS 1.3 ours has succeeded as far as OpenSSL knows. Without this, what the server sent
+    in the meantime would be decrypted and passed on, and the next write would bring our
+    Finished and any client certificate with it.
+    """
+
+    def nothing(*_: object) -> Generator[commands.Command, Any, None]:
+        yield from ()
+
+    layer.receive_data = nothing  # type: ignore[method-assign]
+    layer.send_data = nothing  # type: ignore[method-assign]
+    layer.tls_interact = nothing  # type: ignore[method-assign]
+
+
+def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int:
+    """OpenSSL's security level for a connection with these ciphers, or with those that
+    mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version)."""
+    levels = re.findall(r"@SECLEVEL=(\d)", ":".join(cipher_list))
+    if levels:
+        return int(levels[-1])
+    if not cipher_list and tls_version_min in _INSECURE_VERSIONS:
+        return 0  # TlsConfig puts @SECLEVEL=0 in front of its default ciphers.
+    return DEFAULT_SECURITY_LEVEL
+
+
+_INSECURE_VERSIONS = frozenset({"UNBOUNDED", "SSL3", "TLS1", "TLS1_1"})

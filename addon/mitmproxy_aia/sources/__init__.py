@@ -1,0 +1,68 @@
+"""Issuer sources: where candidate issuers come from, behind one Protocol.
+
+Whatever a source returns is a proposal. It is judged like any other certificate, and a
+source is only ever asked to keep what was part of a verified path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mitmproxy_aia.certificates import Certificate
+
+
+@dataclass(frozen=True)
+class Found:
+    """A certificate and where it came from, in words or as a URL."""
+
+    certificate: Certificate
+    origin: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try to get an issuer, and what came of it.
+
+    `where` and `outcome` make a sentence: `http://ca.example/int.der` `answered 404`.
+    """
+
+    where: str
+    outcome: str
+    found: tuple[Found, ...] = ()
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.outcome}"
+
+
+@dataclass
+class Budget:
+    """What one completion may still spend on waiting.
+
+    `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs.
+    """
+
+    deadline: float
+    downloads: int
+
+
+class IssuerSource(Protocol):
+    """After BoringSSL's CertIssuerSource (pki/cert_issuer_source.h): what is known at once is
+    asked for first, and what has to be waited for only when that is exhausted."""
+
+    def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
+        """Possible issuers of `certificate`. Must not block: a lookup in memory or on disk."""
+        ...
+
+    def fetch_issuers(
+        self, certificate: Certificate, budget: Budget
+    ) -> AsyncGenerator[Attempt, None]:
+        """Tries to get issuers of `certificate`, one attempt after the other, until its
+        consumer closes it or the budget is spent. Failures are outcomes and not raised."""
+        ...
+
+    def keep(self, found: Sequence[Found]) -> None:
+        """Remembers intermediates. Called with those of a verified path, and no others."""
+        ...

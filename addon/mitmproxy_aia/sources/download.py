@@ -1,0 +1,116 @@
+"""The HTTP request behind one caIssuers URL, and its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+
+import httpx
+
+from mitmproxy_aia.certificates import Certificate, printable, read_certificates
+from mitmproxy_aia.sources.aia import DownloadError
+
+# Ten lines for each request are no help to someone who debugs his own traffic.
+logging.getLogger("httpcore").setLevel(logging.INFO)
+
+MAX_BODY = 64 * 1024
+"""Bytes."""
+MAX_REDIRECTS = 3
+MAX_CONNECTIONS = 64
+
+_HEADERS = {
+    # All that a download says. No cookies, no credentials, nothing about the user.
+    "Accept": "application/pkix-cert, application/pkcs7-mime, */*;q=0.5",
+    "Accept-Encoding": "identity",
+    "User-Agent": "mitmproxy-aia",
+    "Connection": "close",
+}
+
+
+class Downloader:
+    """Gets certificates over plain HTTP. Call it with a URL.
+
+    `timeout` gives the seconds that one URL may take with all its redirects.
+    """
+
+    def __init__(self, timeout: Callable[[], float]) -> None:
+        self._timeout = timeout
+        # The bare transport instead of an httpx.AsyncClient: it has no cookie jar, follows no
+        # redirect and reads no environment. The SSL context is never used; without one,
+        # httpx takes 13-60 ms to load the roots of certifi.
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            trust_env=False,
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0),
+        )
+
+    async def __call__(self, url: str) -> tuple[Certificate, ...]:
+        """Raises `DownloadError`."""
+        timeout = self._timeout()
+        try:
+            async with asyncio.timeout(timeout):
+                body = await self._follow(url)
+        except TimeoutError:
+            raise DownloadError(f"gave no answer in {timeout:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            if isinstance(error, DownloadError):
+                raise
+            raise DownloadError(_in_words(error)) from error
+        try:
+            return read_certificates(body)
+        except ValueError as error:
+            raise DownloadError(str(error)) from error
+
+    async def close(self) -> None:
+        await self._transport.aclose()
+
+    async def _follow(self, url: str) -> bytes:
+        """The body that `url` leads to, through redirects; each hop is checked again."""
+        target = httpx.URL(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            if target.scheme != "http" or not target.host:
+                raise DownloadError(f"led to {printable(str(target))}, which is not http://")
+            status, location, body = await self._get(target.copy_with(userinfo=b"", fragment=None))
+            if status == httpx.codes.OK:
+                return body
+            if location is None or status not in (301, 302, 303, 307, 308):
+                raise DownloadError(f"answered {status}")
+            target = target.join(location)
+        raise DownloadError(f"led to more than {MAX_REDIRECTS} redirects")
+
+    async def _get(self, url: httpx.URL) -> tuple[int, str | None, bytes]:
+        """Status, Location and, if the status is 200, the body."""
+        request = httpx.Request("GET", url, headers=_HEADERS)
+        response = await self._transport.handle_async_request(request)
+        try:
+            if response.status_code != httpx.codes.OK:
+                return response.status_code, response.headers.get("location"), b""
+            encoding = response.headers.get("content-encoding", "identity")
+            if encoding.lower() != "identity":
+                raise DownloadError(f"sent {printable(encoding)} data, which was not asked for")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise DownloadError(f"is larger than {MAX_BODY // 1024} KiB")
+            return response.status_code, None, bytes(body)
+        finally:
+            await response.aclose()
+
+
+def _in_words(error: Exception) -> str:
+    """What a failed request means to a person."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"could not be reached ({cause.strerror})"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.ConnectError):
+        return "could not be reached"
+    if isinstance(error, httpx.ProtocolError):
+        return f"does not speak HTTP ({printable(str(error))})"
+    if isinstance(error, httpx.TransportError):
+        return f"broke off ({printable(str(error)) or type(error).__name__})"
+    return f"is not a URL that can be fetched ({printable(str(error))})"

@@ -1,0 +1,58 @@
+"""Issuers remembered in memory: bounded, the least recently used go first."""
+
+from __future__ import annotations
+
+import datetime
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Sequence
+
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.sources import Attempt, Budget, Found
+
+ORIGIN = "memory"
+CAPACITY = 2_000
+"""Certificates. The web uses about 1,900 intermediates; one takes some 10 kB when parsed."""
+
+
+class MemorySource:
+    """An `IssuerSource`. `capacity` is in certificates."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._kept: OrderedDict[Certificate, None] = OrderedDict()
+        self._by_subject: dict[bytes, dict[Certificate, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
+        now = datetime.datetime.now(datetime.UTC)
+        named = list(self._by_subject.get(certificate.issuer, ()))
+        for issuer in named:
+            if issuer.not_after < now:
+                self._drop(issuer)
+        return [Found(issuer, ORIGIN) for issuer in named if issuer in self._kept]
+
+    async def fetch_issuers(
+        self, certificate: Certificate, budget: Budget
+    ) -> AsyncGenerator[Attempt, None]:
+        """Nothing to wait for."""
+        nothing: tuple[Attempt, ...] = ()
+        for attempt in nothing:
+            yield attempt
+
+    def keep(self, found: Sequence[Found]) -> None:
+        for item in found:
+            certificate = item.certificate
+            self._kept[certificate] = None
+            self._kept.move_to_end(certificate)
+            self._by_subject.setdefault(certificate.subject, {})[certificate] = None
+        while len(self._kept) > self._capacity:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, certificate: Certificate) -> None:
+        del self._kept[certificate]
+        named = self._by_subject[certificate.subject]
+        del named[certificate]
+        if not named:
+            del self._by_subject[certificate.subject]
