@@ -1,0 +1,93 @@
+"""TLS servers that nobody here wrote: OpenSSL's s_server and nginx."""
+
+import contextlib
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.bundles import pem_bundle
+from tests.lab.certificates import Issued
+from tests.lab.process import Process, find_program
+
+_NGINX_CONFIGURATION = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port} ssl http2;
+        ssl_certificate {folder}/chain.pem;
+        ssl_certificate_key {folder}/key.pem;
+        location / {{ return 200 "hello from nginx"; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server program on a loopback port."""
+
+    process: Process
+    port: int
+
+    def url(self, path: str = "/", *, host: str = "127.0.0.1") -> str:
+        return f"https://{host}:{self.port}{path}"
+
+
+@contextlib.contextmanager
+def openssl_s_server(leaf: Issued, *presented: Issued) -> Iterator[RunningServer]:
+    """`openssl s_server -www`, presenting these certificates. It serves one client at a time."""
+    program = find_program("openssl")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [program, "s_server", "-www", "-accept", "127.0.0.1:0"]
+        command += ["-cert", _write(folder / "leaf.pem", leaf.pem)]
+        command += ["-key", _write(folder / "key.pem", leaf.key_pem)]
+        if presented:
+            command += ["-cert_chain", _write(folder / "chain.pem", pem_bundle(*presented))]
+        # Without these it completes its own chain from the roots of the machine.
+        command += ["-no-CAfile", "-no-CApath", "-no-CAstore"]
+        with Process(command) as process:
+            port = process.wait_for(r"ACCEPT 127\.0\.0\.1:(\d+)")[1]
+            yield RunningServer(process, int(port))
+
+
+@contextlib.contextmanager
+def nginx(leaf: Issued, *presented: Issued) -> Iterator[RunningServer]:
+    """nginx with HTTP/1.1 and HTTP/2, presenting these certificates."""
+    program = find_program("nginx")
+    with tempfile.TemporaryDirectory() as name, _bound_socket() as listening:
+        folder, port = Path(name), listening.getsockname()[1]
+        _write(folder / "chain.pem", pem_bundle(leaf, *presented))
+        _write(folder / "key.pem", leaf.key_pem)
+        text = _NGINX_CONFIGURATION.format(folder=folder, port=port)
+        configuration = _write(folder / "nginx.conf", text.encode())
+        # nginx takes over a listening socket named in NGINX, as in an upgrade of its binary.
+        # Clients can thus connect before it has started, and no port is ever guessed.
+        number = listening.fileno()
+        with Process(
+            [program, "-p", folder, "-e", "stderr", "-c", configuration],
+            environment={"NGINX": f"{number};"},
+            pass_fds=[number],
+        ) as process:
+            process.wait_for("using inherited sockets")
+            yield RunningServer(process, port)
+
+
+def _bound_socket() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=128)
+
+
+def _write(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)

@@ -1,0 +1,99 @@
+"""A real mitmdump, in a process of its own."""
+
+import contextlib
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from tests.lab.bundles import trust_file
+from tests.lab.certificates import Issued
+from tests.lab.process import Process
+
+ADDON = Path(__file__).resolve().parents[2] / "addon" / "aia.py"
+_LISTENING = r"listening at (?:.* and )?127\.0\.0\.1:(\d+)"
+
+
+class Proxy:
+    """mitmdump on a free loopback port, from construction until `close`.
+
+    `trust` are the roots it trusts upstream. `options` are passed with --set, in the words of
+    mitmproxy ("true", "false"). `addon=False` is stock mitmproxy. `mode` is mitmproxy's, for
+    example "reverse:https://127.0.0.1:4433". With `listen=False` it serves nobody, as for
+    `-nC flows`, and ends by itself: see `wait`.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        trust: Sequence[Issued] = (),
+        addon: bool = True,
+        options: Mapping[str, str | int | float] | None = None,
+        scripts: Sequence[Path] = (),
+        mode: str = "regular",
+        listen: bool = True,
+        confdir: Path | None = None,
+        python: Path | str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            self.confdir = confdir or folder
+            settings: dict[str, str | int | float | Path] = {
+                "confdir": self.confdir,
+                "termlog_verbosity": "debug",
+                "flow_detail": 1,
+            }
+            if trust:
+                roots = trust_file(folder / "roots.pem", *trust)
+                settings["ssl_verify_upstream_trusted_ca"] = roots
+            command: list[str | Path] = [Path(python).parent / "mitmdump"]
+            if listen:
+                command += ["--listen-host", "127.0.0.1", "--listen-port", "0", "--mode", mode]
+            for name, value in (settings | dict(options or {})).items():
+                command += ["--set", f"{name}={value}"]
+            for script in [*([ADDON] if addon else []), *scripts]:
+                command += ["-s", script]
+            # The log is to arrive when it is written and not when the pipe is full.
+            unbuffered = {"PYTHONUNBUFFERED": "1"}
+            self.process = stack.enter_context(
+                Process([*command, *arguments], environment=unbuffered | dict(environment or {}))
+            )
+            self.port = int(self.wait_for(_LISTENING)[1]) if listen else 0
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        """The proxy itself, as a client of it is configured."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority that its clients have to trust."""
+        return self.confdir / "mitmproxy-ca-cert.pem"
+
+    @property
+    def log(self) -> str:
+        return self.process.log
+
+    def lines(self) -> list[str]:
+        return self.process.lines()
+
+    def wait_for(self, pattern: str, timeout: float = 15.0, *, after: int = 0) -> re.Match[str]:
+        """The first match in the log: see `Process.wait_for`."""
+        return self.process.wait_for(pattern, timeout, after=after)
+
+    def wait(self, timeout: float = 15.0) -> int:
+        """The exit status of a mitmdump that ends by itself."""
+        return self.process.wait(timeout)

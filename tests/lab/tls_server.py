@@ -1,0 +1,107 @@
+"""A TLS server that presents exactly the certificates it is told to."""
+
+import socket
+import ssl
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from tests.lab.bundles import pem_bundle
+from tests.lab.certificates import Issued
+from tests.lab.http_server import converse_http1, converse_http2
+from tests.lab.listener import Listener
+
+TlsVersion = Literal["1.2", "1.3"]
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """A handshake the client has completed: it has accepted our certificate."""
+
+    tls: str
+    alpn: str | None
+    client_certificate: bytes | None
+
+
+class TlsServer:
+    """Presents `leaf` and then `presented`, in this order, and answers any HTTP request.
+
+    TlsServer(leaf) is the fault this project is about. Duplicates, strangers, weak keys and
+    wrong orders are presented as given. With `client_ca` the client must have a certificate
+    that this authority has issued.
+    """
+
+    def __init__(
+        self,
+        leaf: Issued,
+        *presented: Issued,
+        tls: TlsVersion | None = None,
+        alpn: Sequence[str] = ("http/1.1",),
+        body: bytes = b"hello from the lab",
+        client_ca: Issued | None = None,
+    ) -> None:
+        self.body = body
+        self.handshakes: list[Handshake] = []
+        self.requests: list[str] = []
+        self.failures: list[OSError] = []
+        self._context = _context(leaf, presented, tls, alpn, client_ca)
+        self._listener = Listener(self._converse)
+        self.port = self._listener.port
+        self.address = ("127.0.0.1", self.port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections were accepted, whatever became of them."""
+        return self._listener.connections
+
+    def url(self, path: str = "/", *, host: str = "127.0.0.1") -> str:
+        return f"https://{host}:{self.port}{path}"
+
+    def _converse(self, connection: socket.socket) -> None:
+        try:
+            tls = self._context.wrap_socket(connection, server_side=True)
+        except OSError as error:
+            # A client that refuses our certificate breaks off here.
+            self.failures.append(error)
+            return
+        with tls:
+            alpn = tls.selected_alpn_protocol()
+            self.handshakes.append(Handshake(tls.version() or "", alpn, tls.getpeercert(True)))
+            converse = converse_http2 if alpn == "h2" else converse_http1
+            converse(tls, self.body, self.requests.append)
+
+
+def _context(
+    leaf: Issued,
+    presented: Sequence[Issued],
+    tls: TlsVersion | None,
+    alpn: Sequence[str],
+    client_ca: Issued | None,
+) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # At the default level OpenSSL would not even load a weak certificate.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    if tls:
+        context.minimum_version = context.maximum_version = _VERSIONS[tls]
+    context.set_alpn_protocols(list(alpn))
+    with tempfile.TemporaryDirectory() as folder:
+        chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")
+        chain.write_bytes(pem_bundle(leaf, *presented))
+        key.write_bytes(leaf.key_pem)
+        context.load_cert_chain(chain, key)
+    if client_ca:
+        context.load_verify_locations(cadata=client_ca.pem.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
