@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +13,7 @@ from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 from mitmproxy.utils import human
 
 from mitmproxy_aia import handshake
-from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.completion import Completion, Limits, Outcome
 from mitmproxy_aia.sources import IssuerSource
 from mitmproxy_aia.sources.aia import AiaSource
@@ -23,6 +25,8 @@ from mitmproxy_aia.verification import Verifier
 logger = logging.getLogger(__name__)
 
 MODES = ("complete", "off")
+ANNOUNCED = 1_000
+"""Servers whose completion was logged at INFO, and is not again."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +34,30 @@ class Settings:
     """The addon's options, checked."""
 
     mode: str = "complete"
-    timeout: int = 10
+    timeout: float = 10.0
 
     @classmethod
     def from_options(cls) -> Settings:
         """Raises OptionsError, which names the option and what it takes."""
-        mode, timeout = ctx.options.aia_mode, ctx.options.aia_timeout
+        mode, timeout = ctx.options.aia_mode, _seconds(ctx.options.aia_timeout)
         if mode not in MODES:
             raise exceptions.OptionsError(
-                f"aia_mode must be one of {', '.join(MODES)}, not {mode!r}"
+                f"aia_mode takes one of {', '.join(MODES)}, and not {mode!r}"
             )
-        if timeout < 1:
+        if timeout is None:
             raise exceptions.OptionsError(
-                f"aia_timeout must be a number of seconds, at least 1, not {timeout}"
+                f"aia_timeout takes a number of seconds greater than 0, for example 10 or 2.5, "
+                f"and not {ctx.options.aia_timeout!r}"
             )
         return cls(mode, timeout)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < math.inf else None
 
 
 class Aia:
@@ -54,8 +67,9 @@ class Aia:
 
     def __init__(self) -> None:
         self._settings = Settings()
-        self._downloader: Downloader | None = None
         self._sources: tuple[IssuerSource, ...] = ()
+        self._aia: AiaSource | None = None
+        self._announced: OrderedDict[str, None] = OrderedDict()
 
     def load(self, loader: addonmanager.Loader) -> None:
         loader.add_option(
@@ -70,8 +84,9 @@ class Aia:
         )
         loader.add_option(
             name="aia_timeout",
-            typespec=int,
-            default=10,
+            # Not int: mitmproxy's message for a bad one ("Not an integer: x") names no option.
+            typespec=str,
+            default="10",
             help="Seconds that the completion of one certificate chain may take, all its "
             "downloads together. Only the connection concerned waits.",
         )
@@ -83,7 +98,7 @@ class Aia:
     def tls_start_server(self, data: tls.TlsData) -> None:
         if self._settings.mode == "off" or ctx.options.ssl_insecure:
             return
-        if data.ssl_conn is not None:
+        if data.ssl_conn is not None or not isinstance(data.conn, connection.Server):
             return  # Another addon's connection is its own business.
         tlsconfig = ctx.master.addons.get("tlsconfig")
         try:
@@ -93,8 +108,6 @@ class Aia:
             logger.debug("TlsConfig refused a connection", exc_info=True)
             data.ssl_conn = None
             return
-        if not isinstance(data.conn, connection.Server):
-            return
         address = _address(data.conn)
         handshake.watch(data, self._begin, functools.partial(self._conclude, address))
 
@@ -103,14 +116,14 @@ class Aia:
         pause.outcome = await pause.completion.complete()
 
     def done(self) -> None:
-        """Downloads under way end by themselves: they are bounded, and the event loop may be
-        gone already."""
-        self._sources = ()
+        self._settings = Settings(mode="off")
+        if self._aia is not None:
+            self._aia.close()
 
     def _begin(self, presented: Sequence[Certificate], verifier: Verifier) -> Completion:
-        if not self._sources:
-            self._downloader = Downloader(lambda: self._settings.timeout)
-            self._sources = (MemorySource(), AiaSource(self._downloader))
+        if self._aia is None:
+            self._aia = AiaSource(Downloader(lambda: self._settings.timeout))
+            self._sources = (MemorySource(), self._aia)
         return Completion(
             presented, verifier, self._sources, Limits(seconds=self._settings.timeout)
         )
@@ -126,16 +139,26 @@ class Aia:
                 f"{address} sent a certificate chain that could not be completed: {reason}{tried}"
             )
             return
-        news = [found for found in outcome.found if found.origin != MEMORY]
-        where = ", ".join(f'"{item.certificate.name}" at {item.origin}' for item in outcome.found)
+        where = ", ".join(
+            f'"{item.certificate.name}" {"in" if item.origin == MEMORY else "at"} {item.origin}'
+            for item in outcome.found
+        )
         logger.log(
-            logging.INFO if news else logging.DEBUG,
+            logging.INFO if self._is_new(address) or outcome.attempts else logging.DEBUG,
             f"{address} sent an incomplete chain; found {where or 'a path in what it sent'} "
             f"in {outcome.seconds * 1000:.0f} ms",
         )
+
+    def _is_new(self, address: str) -> bool:
+        new = address not in self._announced
+        self._announced[address] = None
+        self._announced.move_to_end(address)
+        if len(self._announced) > ANNOUNCED:
+            self._announced.popitem(last=False)
+        return new
 
 
 def _address(server: connection.Server) -> str:
     """How the log calls a server: by the name it was asked for, if there is one."""
     host, port = server.address[:2] if server.address else ("unknown", 0)
-    return f"{server.sni or host}:{port}"
+    return printable(f"{server.sni or host}:{port}")

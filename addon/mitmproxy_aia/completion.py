@@ -22,6 +22,8 @@ from mitmproxy_aia.verification import Fault, Verdict
 
 PRESENTED = "the server"
 """Origin of the certificates that the server sent."""
+GRACE = 1.0
+"""Seconds after the deadline in which sources have to come back and say what happened."""
 
 
 @dataclass(frozen=True)
@@ -113,26 +115,36 @@ class Completion:
         """Tries everything. Lets the event loop run while it waits and while it judges."""
         budget = Budget(time.monotonic() + self.limits.seconds, self.limits.downloads)
         try:
-            await self._search_gently()
-            while not self._verified and (certificate := self._next_to_ask()) is not None:
-                attempt = await anext(self._attempts_for(certificate, budget), None)
-                if attempt is None:
-                    self._exhausted.add(certificate)
-                    continue
-                self._attempts.append(attempt)
-                for found in attempt.found:
-                    self._add(found, nesting=self._nesting[certificate] + 1)
-                if attempt.found:
-                    await self._search_gently()
+            async with asyncio.timeout(self.limits.seconds + GRACE):
+                await self._ask_for_issuers(budget)
+        except TimeoutError:
+            self._give_up(f"was given up after {self.limits.seconds:g} s")
         finally:
             for attempts in self._asked.values():
                 await attempts.aclose()
         return self._outcome()
 
+    async def _ask_for_issuers(self, budget: Budget) -> None:
+        await self._search_gently()
+        while not self._finished and (certificate := self._next_to_ask()) is not None:
+            attempt = await anext(self._attempts_for(certificate, budget), None)
+            if attempt is None:
+                self._exhausted.add(certificate)
+                continue
+            self._attempts.append(attempt)
+            for found in attempt.found:
+                self._add(found, nesting=self._nesting[certificate] + 1)
+            if attempt.found:
+                await self._search_gently()
+
+    @property
+    def _finished(self) -> bool:
+        return bool(self._verified) or len(self._verdicts) == self.limits.paths
+
     def _add(self, found: Found, nesting: int) -> None:
-        if len(self._candidates) < self.limits.candidates and self._candidates.add(
-            found.certificate
-        ):
+        if len(self._candidates) == self.limits.candidates:
+            self._give_up(f"looked at no more than {self.limits.candidates} certificates")
+        elif self._candidates.add(found.certificate):
             self._origins[found.certificate] = found.origin
             self._nesting[found.certificate] = nesting
 
@@ -146,7 +158,7 @@ class Completion:
             if verdict is None:
                 if budget == 0:
                     return
-                if len(self._verdicts) == self.limits.paths:
+                if self._finished:
                     self._give_up(f"was given up after {self.limits.paths} paths")
                     return
                 budget -= 1

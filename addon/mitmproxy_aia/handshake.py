@@ -121,9 +121,10 @@ class _Watch:
             return (yield from self._stock(data))
         before = {name: getattr(self._layer.conn, name) for name in _SET_BY_A_HANDSHAKE}
         stock = self._stock(data)
-        reply = result = None
+        reply: object = None
+        result: tuple[bool, str | None] | None = None
         while result is None:
-            command = None
+            command: commands.Command | None = None
             try:
                 command = stock.send(reply)
             except StopIteration as end:
@@ -188,7 +189,7 @@ def _seal(layer: tls_layers.ServerTLSLayer) -> None:
     Finished and any client certificate with it.
     """
 
-    def nothing(*_: object) -> Generator[commands.Command, Any, None]:
+    def nothing(data: bytes = b"") -> Generator[commands.Command, Any, None]:
         yield from ()
 
     layer.receive_data = nothing  # type: ignore[method-assign]

@@ -46,16 +46,23 @@ SELF_SIGNED_CERT_IN_CHAIN = 19
 UNABLE_TO_GET_ISSUER_CERT_LOCALLY = 20
 UNABLE_TO_VERIFY_LEAF_SIGNATURE = 21
 CERT_CHAIN_TOO_LONG = 22
-INVALID_CA = 24
+NO_ISSUER_PUBLIC_KEY = 24
 PATH_LENGTH_EXCEEDED = 25
 INVALID_PURPOSE = 26
 KEYUSAGE_NO_CERTSIGN = 32
 UNHANDLED_CRITICAL_EXTENSION = 34
 PERMITTED_VIOLATION = 47
 EXCLUDED_VIOLATION = 48
+SUBTREE_MINMAX = 49
+UNSUPPORTED_CONSTRAINT_TYPE = 51
+UNSUPPORTED_CONSTRAINT_SYNTAX = 52
+UNSUPPORTED_NAME_SYNTAX = 53
 EE_KEY_TOO_SMALL = 66
 CA_KEY_TOO_SMALL = 67
 CA_MD_TOO_WEAK = 68
+SIGNATURE_ALGORITHM_MISMATCH = 76
+UNSUPPORTED_SIGNATURE_ALGORITHM = 78
+INVALID_CA = 79
 
 # The fault lies with an issuer, or the choice of it, at whatever depth it is found.
 _CURABLE_ANYWHERE = frozenset(
@@ -68,8 +75,14 @@ _CURABLE_ANYWHERE = frozenset(
         UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
         UNABLE_TO_VERIFY_LEAF_SIGNATURE,
         CERT_CHAIN_TOO_LONG,
+        NO_ISSUER_PUBLIC_KEY,
         PERMITTED_VIOLATION,
         EXCLUDED_VIOLATION,
+        SUBTREE_MINMAX,
+        UNSUPPORTED_CONSTRAINT_TYPE,
+        UNSUPPORTED_CONSTRAINT_SYNTAX,
+        UNSUPPORTED_NAME_SYNTAX,
+        SIGNATURE_ALGORITHM_MISMATCH,
     }
 )
 # The certificate at that depth is unusable. Another can take an issuer's place; the leaf stays.
@@ -80,6 +93,7 @@ _CURABLE_ABOVE_THE_LEAF = frozenset(
         ERROR_IN_CERT_NOT_BEFORE_FIELD,
         ERROR_IN_CERT_NOT_AFTER_FIELD,
         INVALID_CA,
+        UNSUPPORTED_SIGNATURE_ALGORITHM,
         PATH_LENGTH_EXCEEDED,
         INVALID_PURPOSE,
         KEYUSAGE_NO_CERTSIGN,
@@ -88,6 +102,10 @@ _CURABLE_ABOVE_THE_LEAF = frozenset(
         CA_MD_TOO_WEAK,
     }
 )
+_OTHER_ABOVE_THE_LEAF = {
+    DEPTH_ZERO_SELF_SIGNED_CERT: SELF_SIGNED_CERT_IN_CHAIN,
+    EE_KEY_TOO_SMALL: CA_KEY_TOO_SMALL,
+}
 
 
 def curable(code: int, depth: int) -> bool:
@@ -115,8 +133,8 @@ class Fault:
 
     def raised_by(self, depth: int) -> Fault:
         """The fault as it is called in a path with `depth` more certificates below."""
-        if depth and self.code == DEPTH_ZERO_SELF_SIGNED_CERT:
-            return Fault.of(SELF_SIGNED_CERT_IN_CHAIN, depth + self.depth)
+        if depth and self.code in _OTHER_ABOVE_THE_LEAF:
+            return Fault.of(_OTHER_ABOVE_THE_LEAF[self.code], depth + self.depth)
         return Fault(self.code, depth + self.depth, self.text)
 
 
@@ -181,7 +199,9 @@ class Verifier:
             return Verdict(None, fault.raised_by(top - 1), growable=False)
         above = self._chain_above(path[-1])
         if isinstance(above, Fault):
-            return Verdict(None, above.raised_by(top), growable=True)
+            # Above a self-signed certificate there is nothing, for OpenSSL and for us.
+            growable = above.code != DEPTH_ZERO_SELF_SIGNED_CERT
+            return Verdict(None, above.raised_by(top), growable)
         whole = [*map(_x509, path[:-1]), *above]
         fault = self._fault(whole)
         if fault is None:

@@ -117,11 +117,11 @@ class AiaSource:
             for task in in_the_air:
                 task.cancel()
 
-    async def close(self) -> None:
-        """Ends the downloads that are under way."""
+    def close(self) -> None:
+        """Gives up the downloads that are under way. Also safe when the event loop is gone."""
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            if not task.get_loop().is_closed():
+                task.cancel()
 
     def _refusal(self, url: str, budget: Budget) -> Attempt | None:
         """Why `url` is not tried now, if it is not."""

@@ -63,9 +63,6 @@ class Downloader:
         except ValueError as error:
             raise DownloadError(str(error)) from error
 
-    async def close(self) -> None:
-        await self._transport.aclose()
-
     async def _follow(self, url: str) -> bytes:
         """The body that `url` leads to, through redirects; each hop is checked again."""
         target = httpx.URL(url)

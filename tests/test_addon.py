@@ -1,0 +1,272 @@
+"""Options, reloading, neighbours and log lines, in a running mitmdump."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mitmproxy import exceptions
+from mitmproxy.test import taddons
+
+from mitmproxy_aia import Aia
+from tests.conftest import World
+from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
+from tests.lab.proxy import ADDON
+from tests.test_end_to_end import wait_until
+
+SCRIPTS = Path(__file__).parent / "scripts"
+REMOTE_CONTROL = SCRIPTS / "remote_control.py"
+
+
+@pytest.fixture(scope="module")
+def own_world(root: Issued) -> Iterator[World]:
+    """A proxy that tests may change."""
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], scripts=[REMOTE_CONTROL], options={"aia_timeout": 2}) as proxy,
+    ):
+        yield World(root, ca, proxy)
+
+
+def order(world: World, what: str) -> Reply:
+    return curl(f"http://control.test/{what}", proxy=world.proxy)
+
+
+@pytest.fixture
+def incomplete(own_world: World) -> Iterator[TlsServer]:
+    """A server whose incomplete chain can be completed."""
+    issuer = own_world.authority()
+    with TlsServer(issuer.issue(aia=[own_world.published(issuer)])) as server:
+        yield server
+
+
+def test_mode_is_changed_while_running(own_world: World, incomplete: TlsServer) -> None:
+    """aia_mode=off is mitmproxy without the addon, from the next connection on."""
+    assert own_world.get(incomplete.url()).status == 200
+    assert order(own_world, "aia_mode=off").status == 200
+    reply = own_world.get(incomplete.url())
+    text = "Certificate verify failed: unable to get local issuer certificate"
+    assert (reply.status, reply.error_text) == (502, text)
+    assert order(own_world, "aia_mode=complete").status == 200
+    assert own_world.get(incomplete.url()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("aia_mode=sometimes", "aia_mode takes one of complete, off, and not 'sometimes'"),
+        ("aia_timeout=0", "aia_timeout takes a number of seconds greater than 0"),
+        ("aia_timeout=-5", "aia_timeout takes a number of seconds greater than 0"),
+        ("aia_timeout=soon", "aia_timeout takes a number of seconds greater than 0"),
+        ("aia_timeout=nan", "aia_timeout takes a number of seconds greater than 0"),
+    ],
+)
+def test_bad_option_while_running(
+    own_world: World, incomplete: TlsServer, bad: str, message: str
+) -> None:
+    """A bad value is refused by name, and the old one stays."""
+    reply = order(own_world, bad)
+    assert reply.status == 400
+    assert message in reply.body.decode()
+    assert own_world.get(incomplete.url()).status == 200
+
+
+def test_bad_option_at_the_start() -> None:
+    """mitmdump ends at once and says what the option takes."""
+    result = subprocess.run(
+        [mitmdump(), "-s", str(ADDON), "-p", "0", "--set", "aia_timeout=0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "aia_timeout takes a number of seconds" in result.stdout + result.stderr
+
+
+def mitmdump() -> str:
+    return str(Path(sys.executable).parent / "mitmdump")
+
+
+def test_options_are_documented() -> None:
+    """`mitmdump --options` explains each of ours."""
+
+    async def main() -> None:
+        with taddons.context(Aia()) as context:
+            ours = [name for name in list(context.options.keys()) if name.startswith("aia_")]
+            assert set(ours) == {"aia_mode", "aia_timeout"}
+            assert all(len(context.options._options[name].help) > 40 for name in ours)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("bad", [{"aia_mode": "x"}, {"aia_timeout": "0"}])
+def test_bad_option_rolls_back(bad: dict[str, object]) -> None:
+    """After an OptionsError the options are what they were."""
+
+    async def main() -> None:
+        with taddons.context(Aia()) as context:
+            before = context.options.aia_mode, context.options.aia_timeout
+            with pytest.raises(exceptions.OptionsError):
+                context.options.update(**bad)
+            assert (context.options.aia_mode, context.options.aia_timeout) == before
+
+    asyncio.run(main())
+
+
+def test_removed(root: Issued) -> None:
+    """Removing the script leaves no trace on later connections."""
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], scripts=[REMOTE_CONTROL]) as proxy,
+    ):
+        world = World(root, ca, proxy)
+        issuer = world.authority()
+        with TlsServer(issuer.issue(aia=[world.published(issuer)])) as server:
+            assert world.get(server.url()).status == 200
+            assert order(world, "unload/aia.py").status == 200
+            reply = world.get(server.url())
+    text = "Certificate verify failed: unable to get local issuer certificate"
+    assert (reply.status, reply.error_text) == (502, text)
+    assert "Traceback" not in proxy.log
+
+
+def test_reloaded(root: Issued, tmp_path: Path) -> None:
+    """Touching the script reloads it; the new instance works, and there is only one."""
+    script = Path(shutil.copy(ADDON, tmp_path / "aia.py"))
+    with (
+        CaIssuersServer() as ca,
+        Proxy(
+            trust=[root],
+            addon=False,
+            scripts=[script],
+            environment={"PYTHONPATH": str(ADDON.parent)},
+        ) as proxy,
+    ):
+        world = World(root, ca, proxy)
+        issuer = world.authority()
+        path = world.path()
+        leaf = issuer.issue(aia=[world.ca.serve(path, issuer.der)])
+        with TlsServer(leaf) as server:
+            assert world.get(server.url()).status == 200
+            start = len(proxy.log)
+            script.write_text(script.read_text() + "\n")
+            proxy.wait_for("Loading script", after=start)
+            # The new instance has a memory of its own.
+            wait_until(lambda: world.get(server.url()).status == 200 and ca.downloads[path] == 2)
+            assert world.get(server.url()).status == 200
+            assert ca.downloads[path] == 2
+    assert "Traceback" not in proxy.log
+
+
+def test_ssl_insecure(root: Issued) -> None:
+    """With ssl_insecure nothing is verified, completed or downloaded, as without the addon."""
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], options={"ssl_insecure": "true"}) as proxy,
+    ):
+        world = World(root, ca, proxy)
+        issuer = authority("Nobody").issue("CA", ca=True)
+        url = world.published(issuer)
+        with TlsServer(issuer.issue(hosts=["other.example"], aia=[url])) as server:
+            assert world.get(server.url()).status == 200
+        assert not ca.requests
+
+
+BUGS = [
+    "completion at once",
+    "completion",
+    "verifier",
+    "beginning",
+    "conclusion",
+    "presented",
+    "callback",
+    "no handler",
+    "handler that gives no outcome",
+]
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_fails_closed(root: Issued, bug: str) -> None:
+    """An exception anywhere in the hook ends in the 502; complete chains still work."""
+    environment = {"BROKEN": bug, "PYTHONPATH": str(ADDON.parent)}
+    script = SCRIPTS / "broken_completion.py"
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], scripts=[script], environment=environment) as proxy,
+    ):
+        world = World(root, ca, proxy)
+        issuer = world.authority()
+        with TlsServer(issuer.issue(aia=[world.published(issuer)])) as server:
+            reply = world.get(server.url())
+            assert reply.status == 502
+            assert "unable to get local issuer certificate" in reply.error_text
+            assert server.requests == []
+            assert server.handshakes == []
+        with TlsServer(issuer.issue(), issuer) as server:
+            assert world.get(server.url()).status == 200
+
+
+def test_connection_of_another_addon_is_left_alone(root: Issued) -> None:
+    """Another addon's own connection, whatever the order of the two scripts."""
+    other = SCRIPTS / "own_connection.py"
+    for scripts in [other, ADDON], [ADDON, other]:
+        with (
+            CaIssuersServer() as ca,
+            Proxy(trust=[root], addon=False, scripts=scripts) as proxy,
+        ):
+            world = World(root, ca, proxy)
+            issuer = world.authority()
+            with TlsServer(issuer.issue(aia=[world.published(issuer)])) as server:
+                assert world.get(server.url()).status == 502
+            assert not ca.requests
+
+
+def test_log_lines(own_world: World) -> None:
+    """One INFO line for a completion, and repeated connections at DEBUG."""
+    issuer = own_world.authority()
+    url = own_world.published(issuer)
+    with TlsServer(issuer.issue(aia=[url])) as server:
+        start = len(own_world.proxy.log)
+        own_world.get(server.url())
+        own_world.get(server.url())
+        log = own_world.proxy.log[start:]
+    lines = [line for line in log.splitlines() if "sent an incomplete chain" in line]
+    assert len(lines) == 2
+    address = f"127.0.0.1:{server.port} sent an incomplete chain"
+    assert re.search(rf'{address}; found "CN={issuer.name}" at {url} in \d+ ms', lines[0])
+    assert re.search(rf'{address}; found "CN={issuer.name}" in memory in \d+ ms', lines[1])
+
+
+def test_repeated_connections_are_quiet(root: Issued) -> None:
+    """At the default verbosity the log has one line for a server, not one for a connection."""
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], options={"termlog_verbosity": "info"}) as proxy,
+    ):
+        world = World(root, ca, proxy)
+        issuer = world.authority()
+        with TlsServer(issuer.issue(aia=[world.published(issuer)])) as server:
+            assert [world.get(server.url()).status for _ in range(3)] == [200] * 3
+    assert proxy.log.count("sent an incomplete chain") == 1
+
+
+def test_ends_cleanly_while_a_download_hangs(root: Issued) -> None:
+    """Ctrl-C during a pause: mitmdump ends, and nothing of ours complains."""
+    with CaIssuersServer() as ca, Proxy(trust=[root]) as proxy:
+        world = World(root, ca, proxy)
+        path = world.path()
+        with TlsServer(world.authority().issue(aia=[ca.hang(path)])) as server:
+            client = subprocess.Popen(
+                ["curl", "-s", "-k", "--proxy", proxy.url, server.url()],
+                stdout=subprocess.DEVNULL,
+            )
+            wait_until(lambda: ca.downloads[path] == 1)
+            proxy.process.stop()
+            client.wait(10)
+    # mitmproxy 11 itself shows a traceback for a client that is still connected.
+    assert "aia" not in proxy.log.partition("server connect")[2]
