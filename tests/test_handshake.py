@@ -1,0 +1,348 @@
+"""The paused handshake, driven by hand: mitmproxy's layer on one side, OpenSSL on the other."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from mitmproxy import connection, options, tls
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.net import tls as net_tls
+from mitmproxy.proxy import commands, context, events, layers
+from mitmproxy.proxy.layers import tls as tls_layers
+from OpenSSL import SSL, crypto
+
+from mitmproxy_aia import handshake
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.sources import IssuerSource
+from mitmproxy_aia.sources.memory import MemorySource
+from mitmproxy_aia.verification import Verifier
+from tests.lab import Issued, authority
+from tests.test_completion import Shelf
+
+_ssl: Any = SSL
+
+
+class Wire:
+    """A `ServerTLSLayer` whose handshake is watched, and the server it talks to.
+
+    `commands` are those that the layer gave, in their order. `answer_hook=False` is an addon
+    that was removed during the pause.
+    """
+
+    def __init__(
+        self,
+        root: Issued,
+        chain: Sequence[Issued],
+        sources: Sequence[IssuerSource] = (),
+        *,
+        tls_max: int = SSL.TLS1_3_VERSION,
+        answer_hook: bool = True,
+        address: str = "127.0.0.1",
+    ) -> None:
+        self.root = root
+        self.sources = sources
+        self.answer_hook = answer_hook
+        self.commands: list[commands.Command] = []
+        self.outcomes: list[Outcome] = []
+        self.log: list[str] = []
+        self.server = self._server(chain, tls_max)
+        client = connection.Client(
+            peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0
+        )
+        opts = options.Options()
+        Proxyserver().load(_Loader(opts))
+        TlsConfig().load(_Loader(opts))
+        self.context = context.Context(client, opts)
+        self.context.server = self.conn = connection.Server(address=(address, 443))
+        self.conn.state = connection.ConnectionState.OPEN
+        self.layer = tls_layers.ServerTLSLayer(self.context)
+        self.layer.child_layer = layers.TCPLayer(self.context, ignore=True)
+        self.connection = self._connection(tls_max)
+
+    def _server(self, chain: Sequence[Issued], tls_max: int) -> Any:
+        ctx = _ssl.Context(SSL.TLS_SERVER_METHOD)
+        ctx.set_max_proto_version(tls_max)
+        # A renegotiation is to present the certificate again.
+        ctx.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        ctx.set_options(SSL.OP_NO_TICKET)
+        ctx.use_certificate(chain[0].certificate)
+        ctx.use_privatekey(chain[0].key)
+        for item in chain[1:]:
+            ctx.add_extra_chain_cert(item.certificate)
+        server = _ssl.Connection(ctx)
+        server.set_accept_state()
+        return server
+
+    def _connection(self, tls_max: int) -> SSL.Connection:
+        ctx = _ssl.Context(SSL.TLS_CLIENT_METHOD)
+        ctx.set_verify(SSL.VERIFY_PEER, None)
+        ctx.set_max_proto_version(tls_max)
+        ctx.get_cert_store().add_cert(crypto.X509.from_cryptography(self.root.certificate))
+        client: SSL.Connection = _ssl.Connection(ctx)
+        client.set_connect_state()
+        return client
+
+    def begin(self, presented: Sequence[Certificate], verifier: Verifier) -> Completion:
+        return Completion(presented, verifier, self.sources)
+
+    def run(self) -> "Wire":
+        """Does the handshake until neither side has anything to say."""
+        self.feed(events.Start())
+        while data := self.read_server():
+            self.feed(events.DataReceived(self.conn, data))
+        return self
+
+    def feed(self, event: events.Event) -> None:
+        hooks = []
+        for command in self.layer.handle_event(event):
+            self.commands.append(command)
+            if isinstance(command, commands.SendData):
+                self.server.bio_write(command.data)
+                self.step_server()
+            elif isinstance(command, commands.StartHook):
+                hooks.append(command)
+        for hook in hooks:
+            self.handle(hook)
+            self.feed(events.HookCompleted(hook))
+
+    def handle(self, hook: commands.StartHook) -> None:
+        if isinstance(hook, tls_layers.TlsStartServerHook):
+            hook.data.ssl_conn = self.connection
+            assert handshake.watch(hook.data, self.begin, self.outcomes.append)
+        elif isinstance(hook, handshake.AiaCompleteHook) and self.answer_hook:
+            hook.pause.outcome = asyncio.run(hook.pause.completion.complete())
+
+    def step_server(self) -> None:
+        try:
+            self.server.do_handshake()
+        except SSL.WantReadError:
+            pass
+        except SSL.Error as error:
+            self.log.append(str(error))
+
+    def read_server(self) -> bytes:
+        try:
+            data: bytes = self.server.bio_read(65535)
+        except SSL.WantReadError:
+            return b""
+        return data
+
+    def given(self, kind: type[commands.Command]) -> list[Any]:
+        return [command for command in self.commands if isinstance(command, kind)]
+
+    @property
+    def established(self) -> bool:
+        return bool(self.given(tls_layers.TlsEstablishedServerHook))
+
+    @property
+    def error(self) -> str | None:
+        return self.conn.error
+
+
+class _Loader:
+    """As much of mitmproxy's loader as the options of its addons need."""
+
+    def __init__(self, opts: options.Options) -> None:
+        self.opts = opts
+
+    def add_option(self, *args: Any, **kwargs: Any) -> None:
+        names = ("name", "typespec", "default", "help", "choices")
+        self.opts.add_option(**(dict(zip(names, args, strict=False)) | kwargs))
+
+    def add_command(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def root() -> Issued:
+    return authority("Root")
+
+
+@pytest.fixture(params=["1.2", "1.3"])
+def tls_max(request: pytest.FixtureRequest) -> int:
+    return {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}[request.param]
+
+
+MISSING = "Certificate verify failed: unable to get local issuer certificate"
+
+
+def test_complete_chain_takes_the_stock_path(root: Issued, tls_max: int) -> None:
+    """No hook, no completion: the commands are those of an unwatched layer."""
+    ca = root.issue("CA", ca=True)
+    wire = Wire(root, [ca.issue(), ca], tls_max=tls_max).run()
+    assert wire.established
+    assert wire.outcomes == []
+    hooks = [type(command).__name__ for command in wire.given(commands.StartHook)]
+    assert hooks == ["TlsStartServerHook", "TlsEstablishedServerHook"]
+
+
+def test_known_issuer_needs_no_hook(root: Issued, tls_max: int) -> None:
+    """What is known locally is enough, without a pause."""
+    ca = root.issue("CA", ca=True)
+    wire = Wire(root, [ca.issue()], [Shelf(known=[ca])], tls_max=tls_max).run()
+    assert wire.established
+    assert wire.given(handshake.AiaCompleteHook) == []
+    assert [outcome.verified for outcome in wire.outcomes] == [True]
+    assert wire.connection.get_peer_cert_chain() is not None
+
+
+def test_pause_comes_before_anything_is_sent(root: Issued, tls_max: int) -> None:
+    """Between our ClientHello and the hook there is no SendData, and after it there is."""
+    ca = root.issue("CA", ca=True)
+    wire = Wire(root, [ca.issue()], [Shelf(fetched=[ca])], tls_max=tls_max).run()
+    assert wire.established
+    interesting = commands.SendData | commands.StartHook
+    kinds = [type(command) for command in wire.commands if isinstance(command, interesting)]
+    hook = kinds.index(handshake.AiaCompleteHook)
+    assert kinds[:hook] == [tls_layers.TlsStartServerHook, commands.SendData]
+    assert commands.SendData in kinds[hook:]
+
+
+@pytest.mark.parametrize("answer_hook", [True, False])
+def test_rejected(root: Issued, tls_max: int, answer_hook: bool) -> None:
+    """After a rejection the connection looks as after any failed handshake: nothing was sent,
+    nothing is known of it, and it is closed."""
+    leaf = root.issue("CA", ca=True).issue()
+    wire = Wire(root, [leaf], [Shelf()], tls_max=tls_max, answer_hook=answer_hook).run()
+    assert not wire.established
+    assert wire.error == MISSING + (" (AIA: shelf is empty)" if answer_hook else "")
+    assert len(wire.given(commands.SendData)) == 1
+    assert len(wire.given(tls_layers.TlsFailedServerHook)) == 1
+    assert len(wire.given(commands.CloseConnection)) == 1
+    conn = wire.conn
+    assert conn.timestamp_tls_setup is None
+    assert not conn.tls_established
+    assert conn.certificate_list == ()
+    assert (conn.alpn, conn.cipher, conn.tls_version) == (None, None, None)
+
+
+def test_rejected_connection_is_sealed(root: Issued, tls_max: int) -> None:
+    """Neither does what the server says get through, nor does a write bring our Finished."""
+    leaf = root.issue("CA", ca=True).issue()
+    wire = Wire(root, [leaf], [Shelf()], tls_max=tls_max).run()
+    before = len(wire.commands)
+    wire.feed(events.DataReceived(wire.conn, b"\x17\x03\x03\x00\x01x"))
+    wire.commands += wire.layer.send_data(b"secret")
+    wire.commands += wire.layer.tls_interact()
+    assert wire.commands[before:] == []
+
+
+def test_error_that_no_path_can_cure_is_final(root: Issued, tls_max: int) -> None:
+    """OpenSSL's own refusal, with its own words, and no completion is begun."""
+    ca = root.issue("CA", ca=True)
+    wire = Wire(root, [ca.issue(expired=True)], [Shelf(fetched=[ca])], tls_max=tls_max).run()
+    assert wire.error == "Certificate verify failed: certificate has expired"
+    assert wire.given(handshake.AiaCompleteHook) == []
+    assert wire.outcomes == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_renegotiation_forgives_nothing(root: Issued, known: bool) -> None:
+    """In TLS 1.2 a server may present another chain later. Nobody would wait to decide then."""
+    ca = root.issue("CA", ca=True)
+    sources = [Shelf(known=[ca])] if known else [MemorySource()]
+    chain = [ca.issue()] if known else [ca.issue(), ca]
+    wire = Wire(root, chain, sources, tls_max=SSL.TLS1_2_VERSION).run()
+    assert wire.established
+    stranger = authority("Stranger").issue()
+    wire.server.use_certificate(stranger.certificate)
+    wire.server.use_privatekey(stranger.key)
+    assert wire.server.renegotiate()
+    with pytest.raises(SSL.Error, match="certificate verify failed"):
+        for _ in range(4):
+            talk(wire.server, wire.connection)
+            talk(wire.connection, wire.server)
+    assert len(wire.outcomes) == known
+
+
+def talk(speaker: Any, listener: Any) -> None:
+    """Carries what one end has to say to the other. Only reading makes OpenSSL renegotiate."""
+    with contextlib.suppress(SSL.WantReadError):
+        speaker.do_handshake()
+        speaker.recv(65535)
+    with contextlib.suppress(SSL.WantReadError):
+        listener.bio_write(speaker.bio_read(65535))
+
+
+def test_connection_put_in_place_of_ours(root: Issued) -> None:
+    """A later addon may provide its own connection; then the wrapper only looks on."""
+    leaf = root.issue()
+    wire = Wire(root, [leaf])
+    ours = wire.connection
+
+    for command in wire.layer.handle_event(events.Start()):
+        assert isinstance(command, tls_layers.TlsStartServerHook)
+        command.data.ssl_conn = ours
+        assert handshake.watch(command.data, wire.begin, wire.outcomes.append)
+        command.data.ssl_conn = wire.connection = wire._connection(SSL.TLS1_3_VERSION)
+        wire.feed(events.HookCompleted(command))
+    while data := wire.read_server():
+        wire.feed(events.DataReceived(wire.conn, data))
+    assert wire.established
+
+
+def test_unknown_layers_are_not_watched(root: Issued) -> None:
+    """No layer of ours to wrap, or no connection to watch: stock behaviour."""
+    wire = Wire(root, [root.issue()])
+    data = tls.TlsData(wire.conn, wire.context)
+    assert not handshake.watch(data, wire.begin, wire.outcomes.append)
+    data.ssl_conn = wire.connection
+    wire.context.layers.clear()
+    assert not handshake.watch(data, wire.begin, wire.outcomes.append)
+
+
+def test_presented_certificates_that_cannot_be_read(
+    root: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that only OpenSSL can parse is left out, unless it is the leaf."""
+    ca = root.issue("CA", ca=True)
+    odd = root.issue("Odd", ca=True)
+    real = Certificate.from_der
+
+    def from_der(der: bytes) -> Certificate:
+        if der in unreadable:
+            raise ValueError("odd")
+        return real(der)
+
+    monkeypatch.setattr(Certificate, "from_der", from_der)
+    unreadable = [odd.der]
+    leaf = ca.issue()
+    assert Wire(root, [leaf, odd], [Shelf(known=[ca])]).run().established
+    unreadable = [leaf.der]
+    wire = Wire(root, [leaf, odd], [Shelf(known=[ca])]).run()
+    assert wire.error == MISSING
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "tls_version_min", "level"),
+    [
+        ([], "TLS1_2", 2),
+        ([], "TLS1_3", 2),
+        ([], "TLS1_1", 0),
+        ([], "TLS1", 0),
+        ([], "SSL3", 0),
+        ([], "UNBOUNDED", 0),
+        (["ALL"], "TLS1", 2),
+        (["ALL", "@SECLEVEL=0"], "TLS1_2", 0),
+        (["ALL@SECLEVEL=1"], "TLS1_2", 1),
+        (["@SECLEVEL=0", "ALL", "@SECLEVEL=3"], "TLS1_2", 3),
+    ],
+)
+def test_security_level(ciphers: list[str], tls_version_min: str, level: int) -> None:
+    """@SECLEVEL in the ciphers, or what TlsConfig takes without any."""
+    assert handshake.security_level(ciphers, tls_version_min) == level
+
+
+def test_insecure_versions_are_those_of_mitmproxy() -> None:
+    """TlsConfig lowers the security level for these minimal versions."""
+    names = {version.name for version in net_tls.INSECURE_TLS_MIN_VERSIONS}
+    assert names == handshake._INSECURE_VERSIONS
+
+
+def test_hook_name() -> None:
+    """mitmproxy derives the name of the method it calls from the name of the class."""
+    assert handshake.AiaCompleteHook.name == "aia_complete"
