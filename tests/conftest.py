@@ -60,7 +60,9 @@ def stock_proxy(root: Issued) -> Iterator[Proxy]:
         yield proxy
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """In CI nothing may be skipped: what cannot run there is to be mended."""
-    if report.skipped and os.environ.get("CI") == "true":
-        report.outcome = "failed"
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI nothing may be skipped, be it a test or a module: what cannot run there is mended."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
