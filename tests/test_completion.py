@@ -9,7 +9,7 @@ from OpenSSL import crypto
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Limits, Outcome
-from mitmproxy_aia.paths import Path
+from mitmproxy_aia.paths import MAX_PATH_LENGTH, Path
 from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.verification import Verdict, Verifier
 from tests.lab import Issued, authority
@@ -194,7 +194,7 @@ def test_candidates_are_limited(root: Issued) -> None:
     strangers = [root.issue(f"Stranger {number}", ca=True) for number in range(100)]
     outcome = complete([leaf, *strangers, ca], root, Shelf(), limits=Limits(candidates=50))
     assert not outcome.verified
-    assert "the search looked at no more than 50 certificates" in outcome.reason
+    assert "only 50 certificates were looked at" in outcome.reason
     assert complete([leaf, *strangers, ca], root, limits=Limits(candidates=102)).verified
 
 
@@ -212,9 +212,36 @@ def exploding(number: int) -> list[Issued]:
 
 def test_paths_are_limited(root: Issued) -> None:
     """A hundred cross-certificates among CAs of one name end with a clear error."""
-    outcome = complete(exploding(10), root, Shelf(), limits=Limits(paths=40))
+    outcome = complete(exploding(10), root, limits=Limits(paths=40))
     assert not outcome.verified
-    assert "the search was given up after 40 paths" in outcome.reason
+    assert "(given up after 40 paths)" in outcome.reason
+
+
+def test_signatures_are_limited(root: Issued) -> None:
+    """The same chain, counted in signature checks."""
+    outcome = complete(exploding(10), root, limits=Limits(signatures=30))
+    assert not outcome.verified
+    assert "given up after" in outcome.reason
+    leaf, ca = line(root, 1)
+    assert complete([leaf, ca], root, limits=Limits(signatures=10)).verified
+
+
+@pytest.mark.parametrize("certificates", [MAX_PATH_LENGTH, MAX_PATH_LENGTH + 1, 100])
+def test_length_is_limited(root: Issued, certificates: int) -> None:
+    """A line of a hundred certificates; the trust anchor does not count."""
+    outcome = complete(line(root, certificates - 1), root)
+    assert outcome.verified == (certificates == MAX_PATH_LENGTH)
+    if not outcome.verified:
+        assert "no path of more than 32 certificates was followed" in outcome.reason
+
+
+def test_certificates_that_certify_each_other(root: Issued) -> None:
+    """Ten strangers, each certified by all others: a million paths, none of them good."""
+    cas = [authority(f"CA {number}") for number in range(10)]
+    mesh = [one.issue(other.name, key=other, ca=True) for one in cas for other in cas]
+    outcome = complete([cas[0].issue(), *mesh], root)
+    assert not outcome.verified
+    assert "given up after 250 paths" in outcome.reason
 
 
 def test_judging_leaves_the_event_loop_alone(root: Issued) -> None:
@@ -262,10 +289,7 @@ def test_deadline_for_a_source_that_has_none(root: Issued, monkeypatch: pytest.M
     shelf = Slow()
     outcome = complete([leaf], root, shelf, limits=Limits(seconds=0.02))
     assert not outcome.verified
-    assert [str(attempt) for attempt in outcome.attempts] == [
-        "slow is thinking",
-        "the search was given up after 0.02 s",
-    ]
+    assert outcome.reason.endswith(" (AIA: slow is thinking; given up after 0.02 s)")
     assert shelf.open == 0
 
 

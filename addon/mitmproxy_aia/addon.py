@@ -134,7 +134,7 @@ class Aia:
             tried = "".join(
                 f"; {attempt} ({human.pretty_duration(attempt.seconds)})"
                 for attempt in outcome.attempts
-            )
+            ) + "".join(f"; {note}" for note in outcome.notes)
             logger.warning(
                 f"{address} sent a certificate chain that could not be completed: {reason}{tried}"
             )

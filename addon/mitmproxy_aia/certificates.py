@@ -50,7 +50,11 @@ class Certificate:
         """Raises ValueError if `der` is not exactly one certificate that can be parsed."""
         certificate = cls(der)
         # Parsed now, so that the properties below cannot fail on a name or a date.
-        _ = certificate.subject, certificate.issuer, certificate.key, certificate.not_after
+        try:
+            _ = certificate.subject, certificate.issuer, certificate.key
+            _ = certificate.not_before, certificate.not_after
+        except (x509.InvalidVersion, KeyError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
         return certificate
 
     @cached_property
@@ -140,7 +144,12 @@ class Certificate:
     def _extension(self, kind: type[_Extension]) -> _Extension | None:
         try:
             return self.x509.extensions.get_extension_for_class(kind).value
-        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, TypeError):
+        except (
+            x509.ExtensionNotFound,
+            x509.DuplicateExtension,
+            x509.UnsupportedGeneralNameType,
+            ValueError,
+        ):
             return None
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.paths import Candidates, Path, paths
+from mitmproxy_aia.paths import MAX_PATH_LENGTH, Candidates, Path, paths
 from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource
 from mitmproxy_aia.verification import Fault, Verdict
 
@@ -37,10 +37,11 @@ class Limits:
     """Downloads that each depend on the certificate the one before has brought."""
     candidates: int = 250
     paths: int = 250
-    paths_at_once: int = 16
-    """Paths judged before the handshake is paused and the event loop gets its turn."""
-    slice: float = 0.005
-    """Seconds of judging between two turns of the event loop."""
+    """Paths judged."""
+    signatures: int = 1_000
+    """Signature checks."""
+    slice: float = 0.01
+    """Seconds of CPU time spent on judging paths until the event loop gets its turn."""
 
 
 class Judge(Protocol):
@@ -55,13 +56,15 @@ class Outcome:
 
     `path` goes from the leaf to the trust anchor and is empty unless it was verified; only
     then is `fault` None. `found` are its intermediates that the server did not send, with
-    their origins. `seconds` is how long it took, waiting included.
+    their origins. `attempts` are what was tried beyond this process, and `notes` say which
+    limits were met. `seconds` is how long it took, waiting included.
     """
 
     path: Path = ()
     fault: Fault | None = None
     found: tuple[Found, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -72,8 +75,9 @@ class Outcome:
     def reason(self) -> str:
         """Why not, in OpenSSL's words, and then in brackets what was tried."""
         text = self.fault.text if self.fault else ""
-        tried = "; ".join(map(str, self.attempts))
-        return f"{text} (AIA: {tried})" if tried else text
+        aia = [f"AIA: {'; '.join(map(str, self.attempts))}"] if self.attempts else []
+        tried = "; ".join([*aia, *self.notes])
+        return f"{text} ({tried})" if tried else text
 
 
 @dataclass
@@ -100,6 +104,8 @@ class Completion:
         self._verdicts: dict[Path, Verdict] = {}
         self._verified: Path = ()
         self._attempts: list[Attempt] = []
+        self._notes: dict[str, None] = {}
+        self._signatures = 0
         self._asked: dict[Certificate, AsyncGenerator[Attempt, None]] = {}
         self._exhausted: set[Certificate] = set()
         for certificate in self.presented:
@@ -107,8 +113,10 @@ class Completion:
 
     def complete_at_once(self) -> Outcome:
         """Tries what is known locally, without waiting for anything."""
-        for _ in self._search(self.limits.paths_at_once):
-            pass
+        slice_ends = time.thread_time() + self.limits.slice
+        for _ in self._search():
+            if time.thread_time() >= slice_ends:
+                break
         return self._outcome()
 
     async def complete(self) -> Outcome:
@@ -118,7 +126,7 @@ class Completion:
             async with asyncio.timeout(self.limits.seconds + GRACE):
                 await self._ask_for_issuers(budget)
         except TimeoutError:
-            self._give_up(f"was given up after {self.limits.seconds:g} s")
+            self._note(f"given up after {self.limits.seconds:g} s")
         finally:
             for attempts in self._asked.values():
                 await attempts.aclose()
@@ -139,47 +147,52 @@ class Completion:
 
     @property
     def _finished(self) -> bool:
-        return bool(self._verified) or len(self._verdicts) == self.limits.paths
+        """There is a verdict, or no judging left in the budget."""
+        return (
+            bool(self._verified)
+            or len(self._verdicts) >= self.limits.paths
+            or self._signatures >= self.limits.signatures
+        )
 
     def _add(self, found: Found, nesting: int) -> None:
         if len(self._candidates) == self.limits.candidates:
-            self._give_up(f"looked at no more than {self.limits.candidates} certificates")
+            self._note(f"only {self.limits.candidates} certificates were looked at")
         elif self._candidates.add(found.certificate):
             self._origins[found.certificate] = found.origin
             self._nesting[found.certificate] = nesting
 
-    def _search(self, budget: int) -> Generator[None, None, None]:
-        """Judges paths over the candidates until one is good, all are refused, or `budget`
-        of them have been judged. Yields after each one judged."""
+    def _search(self) -> Generator[None, None, None]:
+        """Judges paths over the candidates until one is good, all are refused or the budget
+        is spent. Yields after each one judged; goes on where the last search ended."""
         walk = paths(self._leaf, self._candidates)
         path = next(walk)
         while True:
             verdict = self._verdicts.get(path)
             if verdict is None:
-                if budget == 0:
-                    return
                 if self._finished:
-                    self._give_up(f"was given up after {self.limits.paths} paths")
+                    self._note(f"given up after {len(self._verdicts)} paths")
                     return
-                budget -= 1
                 verdict = self._verdicts[path] = self.verifier.judge(path)
+                self._signatures += verdict.signatures
                 if verdict.verified:
                     self._verified = verdict.verified
                     return
                 yield
             if verdict.growable:
                 self._look_up(path[-1])
+                if len(path) == MAX_PATH_LENGTH:
+                    self._note(f"no path of more than {MAX_PATH_LENGTH} certificates was followed")
             try:
                 path = walk.send(verdict.growable)
             except StopIteration:
                 return
 
     async def _search_gently(self) -> None:
-        turn_ends = time.monotonic() + self.limits.slice
-        for _ in self._search(self.limits.paths):
-            if time.monotonic() >= turn_ends:
+        slice_ends = time.thread_time() + self.limits.slice
+        for _ in self._search():
+            if time.thread_time() >= slice_ends:
                 await asyncio.sleep(0)
-                turn_ends = time.monotonic() + self.limits.slice
+                slice_ends = time.thread_time() + self.limits.slice
 
     def _look_up(self, certificate: Certificate) -> None:
         """Adds what the sources know of the issuers of `certificate`, once."""
@@ -220,24 +233,25 @@ class Completion:
             finally:
                 await attempts.aclose()
 
-    def _give_up(self, reason: str) -> None:
-        attempt = Attempt("the search", reason)
-        if attempt not in self._attempts:
-            self._attempts.append(attempt)
+    def _note(self, note: str) -> None:
+        self._notes[note] = None
 
     def _outcome(self) -> Outcome:
-        seconds = time.monotonic() - self._started
-        attempts = tuple(self._attempts)
-        if not self._verified:
-            return Outcome(fault=self._most_telling_fault(), attempts=attempts, seconds=seconds)
         found = tuple(
             Found(certificate, self._origins[certificate])
             for certificate in self._verified[1:-1]
             if self._origins.get(certificate, PRESENTED) != PRESENTED
         )
-        for source in self.sources:
+        for source in self.sources if found else ():
             source.keep(found)
-        return Outcome(self._verified, found=found, attempts=attempts, seconds=seconds)
+        return Outcome(
+            path=self._verified,
+            fault=None if self._verified else self._most_telling_fault(),
+            found=found,
+            attempts=tuple(self._attempts),
+            notes=tuple(self._notes),
+            seconds=time.monotonic() - self._started,
+        )
 
     def _most_telling_fault(self) -> Fault | None:
         """That of the path which got furthest: the longest one, and among equals one without

@@ -51,6 +51,10 @@ PATH_LENGTH_EXCEEDED = 25
 INVALID_PURPOSE = 26
 KEYUSAGE_NO_CERTSIGN = 32
 UNHANDLED_CRITICAL_EXTENSION = 34
+INVALID_EXTENSION = 41
+INVALID_POLICY_EXTENSION = 42
+UNSUPPORTED_EXTENSION_FEATURE = 45
+UNNESTED_RESOURCE = 46
 PERMITTED_VIOLATION = 47
 EXCLUDED_VIOLATION = 48
 SUBTREE_MINMAX = 49
@@ -98,6 +102,10 @@ _CURABLE_ABOVE_THE_LEAF = frozenset(
         INVALID_PURPOSE,
         KEYUSAGE_NO_CERTSIGN,
         UNHANDLED_CRITICAL_EXTENSION,
+        INVALID_EXTENSION,
+        INVALID_POLICY_EXTENSION,
+        UNSUPPORTED_EXTENSION_FEATURE,
+        UNNESTED_RESOURCE,
         CA_KEY_TOO_SMALL,
         CA_MD_TOO_WEAK,
     }
@@ -144,12 +152,14 @@ class Verdict:
 
     `verified` is the whole path, leaf to trust anchor, or None. `fault` is None only then.
     `growable` tells that the path has no fault of its own: with another certificate on top
-    it may still lead to a trust anchor.
+    it may still lead to a trust anchor. `signatures` is how many signature checks it has
+    taken at most.
     """
 
     verified: Path | None
     fault: Fault | None
     growable: bool
+    signatures: int = 0
 
 
 _Chain = list[crypto.X509]
@@ -176,6 +186,7 @@ class Verifier:
         self._parameters = parameters
         self._owner = owner
         self._security_level = security_level
+        self._signatures = 0
         self._above: dict[Certificate, _Chain | Fault] = {}
         self._links: dict[tuple[Certificate, Certificate], Fault | None] = {}
 
@@ -194,27 +205,31 @@ class Verifier:
 
     def judge(self, path: Path) -> Verdict:
         """A verdict on the path that begins with `path` and goes on to a trust anchor."""
+        before = self._signatures
+        verified, fault, growable = self._judge(path)
+        return Verdict(verified, fault, growable, self._signatures - before)
+
+    def _judge(self, path: Path) -> tuple[Path | None, Fault | None, bool]:
         top = len(path) - 1
         if top > 0 and (fault := self._link_fault(path[-2], path[-1])):
-            return Verdict(None, fault.raised_by(top - 1), growable=False)
+            return None, fault.raised_by(top - 1), False
         above = self._chain_above(path[-1])
         if isinstance(above, Fault):
             # Above a self-signed certificate there is nothing, for OpenSSL and for us.
-            growable = above.code != DEPTH_ZERO_SELF_SIGNED_CERT
-            return Verdict(None, above.raised_by(top), growable)
+            return None, above.raised_by(top), above.code != DEPTH_ZERO_SELF_SIGNED_CERT
         whole = [*map(_x509, path[:-1]), *above]
         fault = self._fault(whole)
         if fault is None:
-            return Verdict((*path[:-1], *map(_certificate, above)), None, growable=False)
+            return (*path[:-1], *map(_certificate, above)), None, False
         # Is the fault in the path, or only in what the trust store has above it?
         own_fault = self._fault(whole[: top + 1], partial=True)
-        return Verdict(None, fault, growable=own_fault is None)
+        return None, fault, own_fault is None
 
     def _chain_above(self, certificate: Certificate) -> _Chain | Fault:
         """`certificate` and what the connection's trust store has above it, up to a trust
         anchor. Only the trust store is asked: there are no untrusted certificates."""
         if certificate not in self._above:
-            self._above[certificate] = _verify(self._store, [_x509(certificate)])
+            self._above[certificate] = self._verify(self._store, [_x509(certificate)])
         return self._above[certificate]
 
     def _link_fault(self, certificate: Certificate, issuer: Certificate) -> Fault | None:
@@ -227,7 +242,7 @@ class Verifier:
         link = certificate, issuer
         if link not in self._links:
             pair = [_x509(certificate), _x509(issuer)]
-            result = _verify(_store_of(pair[1], partial=True), pair[:1])
+            result = self._verify(_store_of(pair[1], partial=True), pair[:1])
             self._links[link] = result if isinstance(result, Fault) else self._weakness(pair)
         return self._links[link]
 
@@ -238,7 +253,7 @@ class Verifier:
         if self._parameters is not None:
             _assert(_lib.X509_STORE_set1_param(store._store, self._parameters))
         _assert(_lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_SERVER))
-        result = _verify(store, chain[:-1] or chain)
+        result = self._verify(store, chain[:-1] or chain)
         return result if isinstance(result, Fault) else self._weakness(chain)
 
     def _weakness(self, chain: _Chain) -> Fault | None:
@@ -261,19 +276,19 @@ class Verifier:
             return Fault.of(CA_KEY_TOO_SMALL if depth else EE_KEY_TOO_SMALL, depth)
         return None
 
-
-def _verify(store: crypto.X509Store, chain: _Chain) -> _Chain | Fault:
-    """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates.
-    Returns the chain it verified, target first and trust anchor last."""
-    try:
-        return crypto.X509StoreContext(store, chain[0], chain[1:]).get_verified_chain()
-    except crypto.X509StoreContextError as error:
-        code, depth, text = error.errors
-        return Fault(code, depth, text)
-    finally:
-        # A failed signature leaves entries in OpenSSL's error queue, and the next operation
-        # on whatever connection would be blamed for them (SSL_get_error(3)).
-        _lib.ERR_clear_error()
+    def _verify(self, store: crypto.X509Store, chain: _Chain) -> _Chain | Fault:
+        """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates.
+        Returns the chain it verified, target first and trust anchor last."""
+        self._signatures += len(chain)
+        try:
+            return crypto.X509StoreContext(store, chain[0], chain[1:]).get_verified_chain()
+        except crypto.X509StoreContextError as error:
+            code, depth, text = error.errors
+            return Fault(code, depth, text)
+        finally:
+            # A failed signature leaves entries in OpenSSL's error queue, and the next operation
+            # on whatever connection would be blamed for them (SSL_get_error(3)).
+            _lib.ERR_clear_error()
 
 
 def _store_of(anchor: crypto.X509, *, partial: bool) -> crypto.X509Store:

@@ -30,7 +30,7 @@ class DownloadError(OSError):
 @dataclass(frozen=True)
 class _Failure:
     outcome: str
-    until: float
+    at: float
 
 
 class _Flight:
@@ -130,7 +130,7 @@ class AiaSource:
             return Attempt(where, "was skipped (only http:// is followed)")
         failure = self._failures.get(url)
         if failure is not None:
-            ago = time.monotonic() - (failure.until - FAILURE_REMEMBERED)
+            ago = time.monotonic() - failure.at
             if ago < FAILURE_REMEMBERED:
                 return Attempt(where, f"{failure.outcome} ({ago:.0f} s ago)")
             del self._failures[url]
@@ -156,12 +156,13 @@ class AiaSource:
         except DownloadError as error:
             flight.result = str(error)
             self._remember_failure(flight.url, flight.result)
+        except Exception as error:
+            flight.result = f"failed ({printable(str(error)) or type(error).__name__})"
         finally:
             flight.seconds = time.monotonic() - flight.started
             flight.done.set()
 
     def _remember_failure(self, url: str, outcome: str) -> None:
-        self._failures[url] = _Failure(outcome, time.monotonic() + FAILURE_REMEMBERED)
-        self._failures.move_to_end(url)
+        self._failures[url] = _Failure(outcome, time.monotonic())
         while len(self._failures) > FAILURES_REMEMBERED:
             self._failures.popitem(last=False)

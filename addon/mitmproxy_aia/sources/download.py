@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -66,9 +68,10 @@ class Downloader:
     async def _follow(self, url: str) -> bytes:
         """The body that `url` leads to, through redirects; each hop is checked again."""
         target = httpx.URL(url)
-        for _ in range(MAX_REDIRECTS + 1):
-            if target.scheme != "http" or not target.host:
-                raise DownloadError(f"led to {printable(str(target))}, which is not http://")
+        for redirects in range(MAX_REDIRECTS + 1):
+            if (flaw := _flaw(target)) is not None:
+                where = f"led to {printable(str(target))}, which " if redirects else ""
+                raise DownloadError(where + flaw)
             status, location, body = await self._get(target.copy_with(userinfo=b"", fragment=None))
             if status == httpx.codes.OK:
                 return body
@@ -84,8 +87,8 @@ class Downloader:
         try:
             if response.status_code != httpx.codes.OK:
                 return response.status_code, response.headers.get("location"), b""
-            encoding = response.headers.get("content-encoding", "identity")
-            if encoding.lower() != "identity":
+            encoding = response.headers.get("content-encoding", "")
+            if encoding.lower() not in ("", "identity"):
                 raise DownloadError(f"sent {printable(encoding)} data, which was not asked for")
             body = bytearray()
             async for chunk in response.aiter_raw():
@@ -97,16 +100,29 @@ class Downloader:
             await response.aclose()
 
 
+def _flaw(url: httpx.URL) -> str | None:
+    """Why `url` is not one that we would ask."""
+    if url.scheme != "http" or not url.host:
+        return "is not an http:// URL"
+    if url.port is not None and not 0 < url.port <= 65535:
+        return f"names the port {url.port}, which does not exist"
+    return None
+
+
 def _in_words(error: Exception) -> str:
     """What a failed request means to a person."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
+        if isinstance(cause, socket.gaierror):
             return f"could not be reached ({cause.strerror})"
+        if isinstance(cause, OSError) and cause.errno:
+            return f"could not be reached ({os.strerror(cause.errno)})"
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.ConnectError):
         return "could not be reached"
-    if isinstance(error, httpx.ProtocolError):
+    # httpx calls it a protocol error, too, when a server ends a connection too early.
+    closed = any(words in str(error) for words in ("disconnected", "peer closed"))
+    if isinstance(error, httpx.ProtocolError) and not closed:
         return f"does not speak HTTP ({printable(str(error))})"
     if isinstance(error, httpx.TransportError):
         return f"broke off ({printable(str(error)) or type(error).__name__})"

@@ -1,0 +1,237 @@
+"""The limits of the AIA source: failures, budgets, deadlines, and its end."""
+
+import asyncio
+from types import CoroutineType
+
+import pytest
+
+from mitmproxy_aia.sources import Budget, Found, aia
+from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource
+from tests.lab import Issued
+from tests.test_aia_source import A, B, Web, budget, every_attempt, leaf, run, said, settle
+
+
+class Clock:
+    """Stands in for the module `time`, of which the source uses only this."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(aia, "time", clock)
+    return clock
+
+
+def test_a_failure_is_remembered(root: Issued, clock: Clock) -> None:
+    """For FAILURE_REMEMBERED seconds the URL is not asked again; then it is."""
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def attempt() -> str:
+        (said_once,) = said(await every_attempt(source, leaf(root, A), Budget(1e6, 1)))
+        return said_once
+
+    async def test() -> None:
+        assert await attempt() == "http://a/ answered 404"
+        web.answers = {A: (web.ca,)}
+        clock.now += aia.FAILURE_REMEMBERED - 0.75
+        assert await attempt() == "http://a/ answered 404 (59 s ago)"
+        assert web.asked == [A]
+        clock.now += 0.75
+        assert await attempt() == "http://a/ gave CN=Lab Root"
+        assert web.asked == [A, A]
+
+    run(test())
+
+
+def test_a_second_failure_is_remembered_anew(root: Issued, clock: Clock) -> None:
+    """The minute begins with the last failure."""
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        for _ in range(2):
+            await every_attempt(source, leaf(root, A), Budget(1e6, 1))
+            clock.now += aia.FAILURE_REMEMBERED
+        clock.now -= 1
+        (attempt,) = await every_attempt(source, leaf(root, A), Budget(1e6, 1))
+        assert attempt.outcome == "answered 404 (59 s ago)"
+
+    run(test())
+
+
+def test_the_table_of_failures_is_bounded(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest failure makes room."""
+    monkeypatch.setattr(aia, "FAILURES_REMEMBERED", 2)
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        await every_attempt(source, leaf(root, "http://1/", "http://2/"))
+        await every_attempt(source, leaf(root, "http://1/", "http://2/"))
+        assert web.asked == ["http://1/", "http://2/"]
+        await every_attempt(source, leaf(root, "http://3/"))
+        await every_attempt(source, leaf(root, "http://3/", "http://2/", "http://1/"))
+        assert web.asked[2:] == ["http://3/", "http://1/"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), OSError("trouble")])
+def test_an_unexpected_exception_is_an_outcome(root: Issued, error: Exception) -> None:
+    """A download that breaks its promise fails like any other, and the next URL is tried."""
+    web = Web(root)
+    source = AiaSource(web)
+    web.answers = {A: error, B: (web.ca,)}
+
+    async def test() -> None:
+        first, second = await every_attempt(source, leaf(root, A, B))
+        assert (first.where, first.found) == (A, ())
+        assert second.found
+
+    run(test())
+
+
+def test_number_of_downloads(root: Issued) -> None:
+    """A URL beyond the budget is named and not asked."""
+    web = Web(root)
+    source, limits = AiaSource(web), budget(1)
+
+    async def test() -> None:
+        assert said(await every_attempt(source, leaf(root, A, B), limits)) == [
+            "http://a/ answered 404",
+            "http://b/ was not tried (too many downloads for one chain)",
+        ]
+        assert (web.asked, limits.downloads) == ([A], 0)
+
+    run(test())
+
+
+def test_number_of_urls(root: Issued) -> None:
+    """Five of one certificate are tried, and the sixth is not."""
+    web = Web(root)
+    urls = [f"http://{number}/" for number in range(URLS_PER_CERTIFICATE + 1)]
+
+    async def test() -> None:
+        await every_attempt(AiaSource(web), leaf(root, *urls))
+        assert web.asked == urls[:5]
+
+    run(test())
+
+
+@pytest.mark.parametrize("url", ["ldap://a/", "https://a/", "file:///a", "http:a", "a"])
+def test_only_http(root: Issued, url: str) -> None:
+    """Any other URL is named, costs nothing, and the next is tried."""
+    web = Web(root)
+    limits = budget(1)
+
+    async def test() -> None:
+        attempts = await every_attempt(AiaSource(web), leaf(root, url, "HTTP://A/"), limits)
+        assert attempts[0].where == url
+        assert attempts[0].outcome == "was skipped (only http:// is followed)"
+        assert web.asked == ["HTTP://A/"]
+
+    run(test())
+
+
+def test_no_url(root: Issued) -> None:
+    """The certificate itself is then where the search ends."""
+
+    async def test() -> None:
+        attempts = await every_attempt(AiaSource(Web(root)), leaf(root))
+        assert said(attempts) == ["CN=Lab Leaf names no caIssuers URL"]
+
+    run(test())
+
+
+def test_urls_of_strangers_are_printable(root: Issued) -> None:
+    """What is said of a URL fits into one line of a log."""
+    urls = ["http://a/\n\x1b[31m", "ldap://a/\n", "http://a/" + "x" * 1000]
+
+    async def test() -> None:
+        for attempt in await every_attempt(AiaSource(Web(root)), leaf(root, *urls)):
+            assert attempt.where.isprintable()
+            assert len(attempt.where) <= 220
+
+    run(test())
+
+
+def test_nothing_is_tried_after_the_deadline(root: Issued) -> None:
+    """Not even what is remembered."""
+    web = Web(root)
+
+    async def test() -> None:
+        assert await every_attempt(AiaSource(web), leaf(root, A), budget(seconds=0)) == []
+        assert web.asked == []
+
+    run(test())
+
+
+def test_deadline_while_waiting(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has not answered is named. Its download goes on, for whoever comes next."""
+    monkeypatch.setattr(aia, "PATIENCE", 0.001)
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        gate = asyncio.Event()
+        web.answers = {A: gate, B: gate}
+        first, second = await every_attempt(source, leaf(root, A, B), budget(seconds=0.05))
+        assert (first.where, second.where, first.found) == (A, B, ())
+        assert first.outcome.startswith("gave no answer in 0.")
+        gate.set()
+        assert (await every_attempt(source, leaf(root, A), budget(0)))[0].found
+        assert web.asked == [A, B]
+
+    run(test())
+
+
+def test_close_gives_up_what_is_under_way(root: Issued) -> None:
+    """Whoever waits is told, nothing is remembered, and no task is left."""
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        web.answers = {A: asyncio.Event()}
+        waiting = asyncio.ensure_future(every_attempt(source, leaf(root, A)))
+        await settle()
+        assert len(asyncio.all_tasks()) > 2
+        source.close()
+        assert said(await waiting) == ["http://a/ was given up"]
+        await settle()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        web.answers = {A: (web.ca,)}
+        assert (await every_attempt(source, leaf(root, A)))[0].found
+
+    run(test())
+
+
+def test_close_when_the_event_loop_is_gone(root: Issued) -> None:
+    """mitmproxy may call `done` that late."""
+    web = Web(root)
+    source = AiaSource(web)
+    web.answers = {A: asyncio.Event()}
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(every_attempt(source, leaf(root, A), budget(seconds=0.01)))
+    (task,) = asyncio.all_tasks(loop)
+    loop.close()
+    source.close()
+    assert not task.done()
+    # So that nobody complains of this task when it is thrown away.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine = task.get_coro()
+    assert isinstance(coroutine, CoroutineType)
+    coroutine.close()
+
+
+def test_knows_nothing_beforehand(root: Issued) -> None:
+    """It is no cache: what it is told to keep it forgets."""
+    source = AiaSource(Web(root))
+    certificate = leaf(root, A)
+    source.keep([Found(certificate, A)])
+    assert source.known_issuers(certificate) == ()

@@ -1,0 +1,100 @@
+"""Downloads from what is no URL, no server, or no HTTP: each is a DownloadError in words."""
+
+import socket
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.lab import CaIssuersServer, dead_url
+from tests.lab.listener import Listener
+from tests.test_download import why_not
+
+
+def answer(*parts: bytes) -> Callable[[socket.socket], None]:
+    """A server that waits for a request and then says what it likes."""
+
+    def say(connection: socket.socket) -> None:
+        connection.recv(4096)
+        for part in parts:
+            connection.sendall(part)
+
+    return say
+
+
+def why_not_from(handle: Callable[[socket.socket], None]) -> str:
+    server = Listener(handle)
+    try:
+        return why_not(f"http://127.0.0.1:{server.port}/")
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([b"220 smtp.example ready\r\n\r\n"], "does not speak HTTP (illegal status line"),
+        ([], "broke off (Server disconnected"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n0"], "broke off (peer closed"),
+        ([b"HTTP/1.1 200 OK\r\n", *[b"X: %b\r\n" % bytes(b"x" * 1000)] * 1000], "does not speak"),
+    ],
+    ids=["smtp", "closes", "breaks-off", "endless-headers"],
+)
+def test_what_is_not_http(parts: list[bytes], reason: str) -> None:
+    """Another protocol, or half of an answer."""
+    assert why_not_from(answer(*parts)).startswith(reason)
+
+
+def test_log_of_a_stranger_is_printable() -> None:
+    """What a server sends instead of HTTP reaches the log escaped."""
+    assert why_not_from(answer(b"HTTP/1.1 \x1b[31m\r\n\r\n")).isprintable()
+
+
+def test_connection_refused() -> None:
+    """The reason is that of the operating system."""
+    assert why_not(dead_url()).startswith("could not be reached (")
+
+
+def test_all_addresses_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with several addresses has no single reason."""
+    port = int(dead_url("").rpartition(":")[2])
+    address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kwargs: [address, address])
+    assert why_not(f"http://two.invalid:{port}/").startswith("could not be reached")
+
+
+def test_unknown_host() -> None:
+    """A label of 64 characters is in no name server, and no name server is asked for it."""
+    assert why_not(f"http://{'a' * 64}.invalid/").startswith("could not be reached (")
+
+
+@pytest.mark.parametrize("url", ["http://\x00/", "http://☃.invalid/", "http://" + "a" * 70_000])
+def test_not_a_url(url: str) -> None:
+    """What stands in a certificate may be anything."""
+    assert why_not(url).startswith("is not a URL that can be fetched (")
+
+
+@pytest.mark.parametrize("url", ["http:///path", "http://", "ftp://127.0.0.1/", "path", ""])
+def test_not_http(url: str) -> None:
+    """Only http:// with a host is fetched."""
+    assert why_not(url) == "is not an http:// URL"
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_impossible_port(port: int) -> None:
+    """In the URL or after a redirect, it is a failed download like any other."""
+    url = f"http://127.0.0.1:{port}/"
+    with CaIssuersServer() as ca:
+        for each in (url, ca.redirect("/port", url)):
+            assert why_not(each).isprintable()
+
+
+def test_broken_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure without words is named by its kind."""
+    error = httpx.ReadError("")
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", fail)
+    assert why_not(dead_url()) == "broke off (ReadError)"
