@@ -209,23 +209,20 @@ def test_one_asker_who_leaves_does_not_disturb_the_others(root: Issued) -> None:
 
 
 def test_a_download_is_shared_while_somebody_needs_it(root: Issued) -> None:
-    """It can be joined after it has ended, until its last completion closes; it is no cache."""
+    """It can be joined after it has ended, until its last completion is over; it is no cache."""
     web = Web(root)
     source = AiaSource(web)
     web.answers = {A: (web.ca,), B: (web.ca,)}
 
     async def test() -> None:
         certificate = leaf(root, A, B)
-        first = source.fetch_issuers(certificate, budget())
-        assert [(await anext(first)).where, (await anext(first)).where] == [A, B]
-        second = source.fetch_issuers(certificate, budget(0))
-        assert (await anext(second)).found
-        await first.aclose()
-        third = source.fetch_issuers(certificate, budget(0))
-        assert (await anext(third)).found
+        one, other = budget(), budget(0)
+        assert len(await every_attempt(source, certificate, one)) == 2
+        assert (await every_attempt(source, certificate, other))[0].found
+        del one
+        assert (await every_attempt(source, certificate, budget(0)))[0].found
         assert web.asked == [A, B]
-        await second.aclose()
-        await third.aclose()
+        del other
         assert said(await every_attempt(source, leaf(root, A), budget(0))) == [
             "http://a/ was not tried (too many downloads for one chain)"
         ]

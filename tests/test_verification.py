@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import verification
+from mitmproxy_aia import errors, verification
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.verification import Fault, Verifier
 from tests.lab import Issued, authority
@@ -151,13 +151,13 @@ def test_the_purpose_of_the_store_is_not_changed(root: Issued) -> None:
 BAD_LEAVES: dict[str, tuple[dict[str, Any], int]] = {
     "another address": ({"hosts": ["127.0.0.2"]}, 64),
     "a host name only": ({"hosts": ["localhost"]}, 64),
-    "expired": ({"expired": True}, verification.CERT_HAS_EXPIRED),
-    "not yet valid": ({"not_yet_valid": True}, verification.CERT_NOT_YET_VALID),
-    "for clients": ({"extended_key_usage": ["clientAuth"]}, verification.INVALID_PURPOSE),
-    "RSA 1024": ({"key": "rsa1024"}, verification.EE_KEY_TOO_SMALL),
-    "EC 192": ({"key": "ec192"}, verification.EE_KEY_TOO_SMALL),
-    "SHA-1": ({"digest": "sha1"}, verification.CA_MD_TOO_WEAK),
-    "MD5": ({"digest": "md5"}, verification.CA_MD_TOO_WEAK),
+    "expired": ({"expired": True}, errors.CERT_HAS_EXPIRED),
+    "not yet valid": ({"not_yet_valid": True}, errors.CERT_NOT_YET_VALID),
+    "for clients": ({"extended_key_usage": ["clientAuth"]}, errors.INVALID_PURPOSE),
+    "RSA 1024": ({"key": "rsa1024"}, errors.EE_KEY_TOO_SMALL),
+    "EC 192": ({"key": "ec192"}, errors.EE_KEY_TOO_SMALL),
+    "SHA-1": ({"digest": "sha1"}, errors.CA_MD_TOO_WEAK),
+    "MD5": ({"digest": "md5"}, errors.CA_MD_TOO_WEAK),
 }
 
 
@@ -174,15 +174,15 @@ def test_bad_leaf(root: Issued, fault: str) -> None:
 
 
 BAD_INTERMEDIATES: dict[str, tuple[dict[str, Any], int]] = {
-    "expired": ({"expired": True}, verification.CERT_HAS_EXPIRED),
-    "not yet valid": ({"not_yet_valid": True}, verification.CERT_NOT_YET_VALID),
-    "no CA": ({"ca": False}, verification.INVALID_CA),
-    "no basic constraints": ({"basic_constraints": False}, verification.INVALID_CA),
-    "for clients": ({"extended_key_usage": ["clientAuth"]}, verification.INVALID_PURPOSE),
-    "RSA 1024": ({"key": "rsa1024"}, verification.CA_KEY_TOO_SMALL),
-    "EC 192": ({"key": "ec192"}, verification.CA_KEY_TOO_SMALL),
-    "SHA-1": ({"digest": "sha1"}, verification.CA_MD_TOO_WEAK),
-    "MD5": ({"digest": "md5"}, verification.CA_MD_TOO_WEAK),
+    "expired": ({"expired": True}, errors.CERT_HAS_EXPIRED),
+    "not yet valid": ({"not_yet_valid": True}, errors.CERT_NOT_YET_VALID),
+    "no CA": ({"ca": False}, errors.INVALID_CA),
+    "no basic constraints": ({"basic_constraints": False}, errors.INVALID_CA),
+    "for clients": ({"extended_key_usage": ["clientAuth"]}, errors.INVALID_PURPOSE),
+    "RSA 1024": ({"key": "rsa1024"}, errors.CA_KEY_TOO_SMALL),
+    "EC 192": ({"key": "ec192"}, errors.CA_KEY_TOO_SMALL),
+    "SHA-1": ({"digest": "sha1"}, errors.CA_MD_TOO_WEAK),
+    "MD5": ({"digest": "md5"}, errors.CA_MD_TOO_WEAK),
 }
 
 
@@ -202,7 +202,7 @@ def test_weak_key_of_the_anchor() -> None:
     """As check_auth_level() has it, an anchor's key counts and its signature does not."""
     weak_key = authority("Root", key="rsa1024")
     verdict = verifier_for(weak_key).judge(path(weak_key.issue()))
-    assert verdict.fault == Fault.of(verification.CA_KEY_TOO_SMALL, 1)
+    assert verdict.fault == Fault.of(errors.CA_KEY_TOO_SMALL, 1)
     weak_digest = authority("Root", digest="sha1")
     assert verifier_for(weak_digest).judge(path(weak_digest.issue())).verified
 
@@ -237,11 +237,11 @@ def test_constraints_of_the_path(root: Issued) -> None:
     upper = root.issue("Upper", ca=True, path_length=0)
     middle = upper.issue("Middle", ca=True)
     verdict = verifier_for(root).judge(path(middle.issue(), middle, upper))
-    assert verdict.fault == Fault.of(verification.PATH_LENGTH_EXCEEDED, 2)
+    assert verdict.fault == Fault.of(errors.PATH_LENGTH_EXCEEDED, 2)
     constrained = root.issue("Constrained", ca=True, excluded=["127.0.0.0/8"])
     lower = constrained.issue("Lower", ca=True)
     verdict = verifier_for(root).judge(path(lower.issue(), lower, constrained))
-    assert verdict.fault == Fault.of(verification.EXCLUDED_VIOLATION, 0)
+    assert verdict.fault == Fault.of(errors.EXCLUDED_VIOLATION, 0)
     assert not verdict.growable
 
 
@@ -254,7 +254,7 @@ def test_fault_above_the_path_can_be_grown() -> None:
     leaf = intermediate.issue()
     verifier = verifier_for(old, new)
     verdict = verifier.judge(path(leaf, intermediate))
-    assert verdict.fault == Fault.of(verification.CERT_HAS_EXPIRED, 2)
+    assert verdict.fault == Fault.of(errors.CERT_HAS_EXPIRED, 2)
     assert verdict.growable
     verdict = verifier.judge(path(leaf, intermediate, cross))
     assert verdict.verified == path(leaf, intermediate, cross, new)
@@ -265,7 +265,7 @@ def test_wrong_issuer(root: Issued) -> None:
     intermediate = root.issue("CA", ca=True, subject_key_identifier=False)
     twin = root.issue("CA", ca=True, subject_key_identifier=False)
     verdict = verifier_for(root).judge(path(intermediate.issue(), twin))
-    assert verdict.fault == Fault.of(verification.CERT_SIGNATURE_FAILURE, 0)
+    assert verdict.fault == Fault.of(errors.CERT_SIGNATURE_FAILURE, 0)
     assert not verdict.growable
 
 
@@ -300,16 +300,16 @@ def test_without_a_connection(root: Issued) -> None:
 @pytest.mark.parametrize(
     ("code", "depth", "expected"),
     [
-        (verification.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 0, True),
-        (verification.UNABLE_TO_VERIFY_LEAF_SIGNATURE, 0, True),
-        (verification.CERT_SIGNATURE_FAILURE, 0, True),
-        (verification.EXCLUDED_VIOLATION, 0, True),
-        (verification.CERT_HAS_EXPIRED, 0, False),
-        (verification.CERT_HAS_EXPIRED, 1, True),
-        (verification.CA_MD_TOO_WEAK, 0, False),
-        (verification.CA_MD_TOO_WEAK, 1, True),
-        (verification.EE_KEY_TOO_SMALL, 0, False),
-        (verification.DEPTH_ZERO_SELF_SIGNED_CERT, 0, False),
+        (errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 0, True),
+        (errors.UNABLE_TO_VERIFY_LEAF_SIGNATURE, 0, True),
+        (errors.CERT_SIGNATURE_FAILURE, 0, True),
+        (errors.EXCLUDED_VIOLATION, 0, True),
+        (errors.CERT_HAS_EXPIRED, 0, False),
+        (errors.CERT_HAS_EXPIRED, 1, True),
+        (errors.CA_MD_TOO_WEAK, 0, False),
+        (errors.CA_MD_TOO_WEAK, 1, True),
+        (errors.EE_KEY_TOO_SMALL, 0, False),
+        (errors.DEPTH_ZERO_SELF_SIGNED_CERT, 0, False),
         (62, 0, False),  # host name mismatch
         (64, 0, False),  # IP address mismatch
         (23, 1, False),  # revoked
@@ -319,15 +319,15 @@ def test_without_a_connection(root: Issued) -> None:
 )
 def test_curable(code: int, depth: int, expected: bool) -> None:
     """What another path could cure; everything else is final."""
-    assert verification.curable(code, depth) is expected
+    assert errors.curable(code, depth) is expected
 
 
 def test_error_codes_are_those_of_openssl() -> None:
     """Our constants against the names that pyOpenSSL's bindings have for them."""
     ours = {
         name: value
-        for name, value in vars(verification).items()
-        if name.isupper() and isinstance(value, int) and name != "DEFAULT_SECURITY_LEVEL"
+        for name, value in vars(errors).items()
+        if name.isupper() and isinstance(value, int)
     }
     known = {name: getattr(_lib, f"X509_V_ERR_{name}", value) for name, value in ours.items()}
     assert ours == known

@@ -24,7 +24,8 @@ from OpenSSL import SSL, crypto
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
-from mitmproxy_aia.verification import DEFAULT_SECURITY_LEVEL, Fault, Verifier, curable
+from mitmproxy_aia.errors import curable
+from mitmproxy_aia.verification import DEFAULT_SECURITY_LEVEL, Fault, Verifier
 
 logger = logging.getLogger(__name__)
 

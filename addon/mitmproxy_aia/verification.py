@@ -22,6 +22,7 @@ from typing import Any
 
 from OpenSSL import SSL, crypto
 
+from mitmproxy_aia import errors
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.paths import Path
 
@@ -31,95 +32,10 @@ _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 DEFAULT_SECURITY_LEVEL = 2
 """OpenSSL's default since 3.2: at least 112 bits of security, no SHA-1."""
 
-# OpenSSL's include/openssl/x509_vfy.h. pyOpenSSL's bindings have most of these by name, but
-# not in all supported versions.
-UNABLE_TO_GET_ISSUER_CERT = 2
-UNABLE_TO_DECRYPT_CERT_SIGNATURE = 4
-UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY = 6
-CERT_SIGNATURE_FAILURE = 7
-CERT_NOT_YET_VALID = 9
-CERT_HAS_EXPIRED = 10
-ERROR_IN_CERT_NOT_BEFORE_FIELD = 13
-ERROR_IN_CERT_NOT_AFTER_FIELD = 14
-DEPTH_ZERO_SELF_SIGNED_CERT = 18
-SELF_SIGNED_CERT_IN_CHAIN = 19
-UNABLE_TO_GET_ISSUER_CERT_LOCALLY = 20
-UNABLE_TO_VERIFY_LEAF_SIGNATURE = 21
-CERT_CHAIN_TOO_LONG = 22
-NO_ISSUER_PUBLIC_KEY = 24
-PATH_LENGTH_EXCEEDED = 25
-INVALID_PURPOSE = 26
-KEYUSAGE_NO_CERTSIGN = 32
-UNHANDLED_CRITICAL_EXTENSION = 34
-INVALID_EXTENSION = 41
-INVALID_POLICY_EXTENSION = 42
-UNSUPPORTED_EXTENSION_FEATURE = 45
-UNNESTED_RESOURCE = 46
-PERMITTED_VIOLATION = 47
-EXCLUDED_VIOLATION = 48
-SUBTREE_MINMAX = 49
-UNSUPPORTED_CONSTRAINT_TYPE = 51
-UNSUPPORTED_CONSTRAINT_SYNTAX = 52
-UNSUPPORTED_NAME_SYNTAX = 53
-EE_KEY_TOO_SMALL = 66
-CA_KEY_TOO_SMALL = 67
-CA_MD_TOO_WEAK = 68
-SIGNATURE_ALGORITHM_MISMATCH = 76
-UNSUPPORTED_SIGNATURE_ALGORITHM = 78
-INVALID_CA = 79
-
-# The fault lies with an issuer, or the choice of it, at whatever depth it is found.
-_CURABLE_ANYWHERE = frozenset(
-    {
-        UNABLE_TO_GET_ISSUER_CERT,
-        UNABLE_TO_DECRYPT_CERT_SIGNATURE,
-        UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY,
-        CERT_SIGNATURE_FAILURE,
-        SELF_SIGNED_CERT_IN_CHAIN,
-        UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
-        UNABLE_TO_VERIFY_LEAF_SIGNATURE,
-        CERT_CHAIN_TOO_LONG,
-        NO_ISSUER_PUBLIC_KEY,
-        PERMITTED_VIOLATION,
-        EXCLUDED_VIOLATION,
-        SUBTREE_MINMAX,
-        UNSUPPORTED_CONSTRAINT_TYPE,
-        UNSUPPORTED_CONSTRAINT_SYNTAX,
-        UNSUPPORTED_NAME_SYNTAX,
-        SIGNATURE_ALGORITHM_MISMATCH,
-    }
-)
-# The certificate at that depth is unusable. Another can take an issuer's place; the leaf stays.
-_CURABLE_ABOVE_THE_LEAF = frozenset(
-    {
-        CERT_NOT_YET_VALID,
-        CERT_HAS_EXPIRED,
-        ERROR_IN_CERT_NOT_BEFORE_FIELD,
-        ERROR_IN_CERT_NOT_AFTER_FIELD,
-        INVALID_CA,
-        UNSUPPORTED_SIGNATURE_ALGORITHM,
-        PATH_LENGTH_EXCEEDED,
-        INVALID_PURPOSE,
-        KEYUSAGE_NO_CERTSIGN,
-        UNHANDLED_CRITICAL_EXTENSION,
-        INVALID_EXTENSION,
-        INVALID_POLICY_EXTENSION,
-        UNSUPPORTED_EXTENSION_FEATURE,
-        UNNESTED_RESOURCE,
-        CA_KEY_TOO_SMALL,
-        CA_MD_TOO_WEAK,
-    }
-)
 _OTHER_ABOVE_THE_LEAF = {
-    DEPTH_ZERO_SELF_SIGNED_CERT: SELF_SIGNED_CERT_IN_CHAIN,
-    EE_KEY_TOO_SMALL: CA_KEY_TOO_SMALL,
+    errors.DEPTH_ZERO_SELF_SIGNED_CERT: errors.SELF_SIGNED_CERT_IN_CHAIN,
+    errors.EE_KEY_TOO_SMALL: errors.CA_KEY_TOO_SMALL,
 }
-
-
-def curable(code: int, depth: int) -> bool:
-    """Whether another path could cure OpenSSL's verification error `code` at `depth` (0 is
-    the leaf). Everything else (host name, the leaf's dates, revocation, ...) is final."""
-    return code in _CURABLE_ANYWHERE or (depth > 0 and code in _CURABLE_ABOVE_THE_LEAF)
 
 
 def error_text(code: int) -> str:
@@ -211,12 +127,12 @@ class Verifier:
 
     def _judge(self, path: Path) -> tuple[Path | None, Fault | None, bool]:
         top = len(path) - 1
-        if top > 0 and (fault := self._link_fault(path[-2], path[-1])):
-            return None, fault.raised_by(top - 1), False
         above = self._chain_above(path[-1])
         if isinstance(above, Fault):
+            if top > 0 and (fault := self._link_fault(path[-2], path[-1])):
+                return None, fault.raised_by(top - 1), False
             # Above a self-signed certificate there is nothing, for OpenSSL and for us.
-            return None, above.raised_by(top), above.code != DEPTH_ZERO_SELF_SIGNED_CERT
+            return None, above.raised_by(top), above.code != errors.DEPTH_ZERO_SELF_SIGNED_CERT
         whole = [*map(_x509, path[:-1]), *above]
         fault = self._fault(whole)
         if fault is None:
@@ -272,8 +188,8 @@ class Verifier:
                 SSL._raise_current_error()
             except SSL.Error as error:
                 if any("md too weak" in str(entry) for entry in error.args):
-                    return Fault.of(CA_MD_TOO_WEAK, depth)
-            return Fault.of(CA_KEY_TOO_SMALL if depth else EE_KEY_TOO_SMALL, depth)
+                    return Fault.of(errors.CA_MD_TOO_WEAK, depth)
+            return Fault.of(errors.CA_KEY_TOO_SMALL if depth else errors.EE_KEY_TOO_SMALL, depth)
         return None
 
     def _verify(self, store: crypto.X509Store, chain: _Chain) -> _Chain | Fault:

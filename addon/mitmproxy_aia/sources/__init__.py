@@ -7,7 +7,7 @@ source is only ever asked to keep what was part of a verified path.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mitmproxy_aia.certificates import Certificate
@@ -41,11 +41,13 @@ class Attempt:
 class Budget:
     """What one completion may still spend on waiting.
 
-    `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs.
+    `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs. What a
+    source puts into `in_use` lives as long as the completion.
     """
 
     deadline: float
     downloads: int
+    in_use: list[object] = field(default_factory=list)
 
 
 class IssuerSource(Protocol):

@@ -89,7 +89,6 @@ class AiaSource:
         if not certificate.ca_issuers:
             yield Attempt(certificate.name, "names no caIssuers URL")
         urls = list(certificate.ca_issuers[:URLS_PER_CERTIFICATE])
-        flights: list[_Flight] = []
         in_the_air: dict[asyncio.Task[bool], _Flight] = {}
         try:
             while urls or in_the_air:
@@ -104,7 +103,7 @@ class AiaSource:
                         yield refusal
                         continue
                     flight = self._flight(url, budget)
-                    flights.append(flight)
+                    budget.in_use.append(flight)
                     in_the_air[asyncio.ensure_future(flight.done.wait())] = flight
                 landed, _ = await asyncio.wait(
                     in_the_air,
