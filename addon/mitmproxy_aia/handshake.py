@@ -25,7 +25,7 @@ from OpenSSL import SSL, crypto
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.errors import curable
-from mitmproxy_aia.verification import DEFAULT_SECURITY_LEVEL, Fault, Verifier
+from mitmproxy_aia.verification import Fault, Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class _Watch:
         self,
         layer: tls_layers.ServerTLSLayer,
         ssl_connection: SSL.Connection,
-        security_level: int,
+        security_level: int | None,
         begin: Begin,
         conclude: Conclude,
     ) -> None:
@@ -198,15 +198,16 @@ def _seal(layer: tls_layers.ServerTLSLayer) -> None:
     layer.tls_interact = nothing  # type: ignore[method-assign]
 
 
-def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int:
+def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | None:
     """OpenSSL's security level for a connection with these ciphers, or with those that
-    mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version)."""
+    mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version). None: the
+    one from OpenSSL's configuration."""
     levels = re.findall(r"@SECLEVEL=(\d)", ":".join(cipher_list))
     if levels:
         return int(levels[-1])
     if not cipher_list and tls_version_min in _INSECURE_VERSIONS:
         return 0  # TlsConfig puts @SECLEVEL=0 in front of its default ciphers.
-    return DEFAULT_SECURITY_LEVEL
+    return None
 
 
 _INSECURE_VERSIONS = frozenset({"UNBOUNDED", "SSL3", "TLS1", "TLS1_1"})

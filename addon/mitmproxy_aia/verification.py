@@ -9,8 +9,9 @@ OpenSSL is asked twice, with pyOpenSSL's X509StoreContext:
 1. Which trust anchor is above the path's last certificate? The connection's own store
    answers; the candidate is the *target* of that verification, so it cannot vouch for itself.
 2. Is the path good up to that anchor? A store that lives for this one question holds that
-   anchor alone, and carries the parameters of the connection (host name, flags, depth) and
-   the purpose "SSL server", which X509StoreContext would not check by itself. It is given
+   anchor and what else of the path came from the trust store (with its trust settings, which
+   may say "reject"), and carries the parameters of the connection (host name, flags, depth)
+   and the purpose "SSL server", which X509StoreContext would not check by itself. It is given
    the certificates of this one path and no choice.
 """
 
@@ -28,9 +29,6 @@ from mitmproxy_aia.paths import Path
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
-
-DEFAULT_SECURITY_LEVEL = 2
-"""OpenSSL's default since 3.2: at least 112 bits of security, no SHA-1."""
 
 _OTHER_ABOVE_THE_LEAF = {
     errors.DEPTH_ZERO_SELF_SIGNED_CERT: errors.SELF_SIGNED_CERT_IN_CHAIN,
@@ -87,7 +85,8 @@ class Verifier:
     `store` is the connection's trust store; it is only read. `parameters` is a C
     X509_VERIFY_PARAM with what the connection asks (host name, flags), or None. `owner` is
     kept alive as long as the verifier, since the two before belong to it.
-    `security_level` is OpenSSL's, 0 to 5 (SSL_CTX_set_security_level(3)).
+    `security_level` is OpenSSL's, 0 to 5 (SSL_CTX_set_security_level(3)); None is the one
+    that OpenSSL takes from its configuration (2, unless openssl.cnf has another).
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Verifier:
         *,
         parameters: Any = None,
         owner: object = None,
-        security_level: int = DEFAULT_SECURITY_LEVEL,
+        security_level: int | None = None,
     ) -> None:
         self._store = store
         self._parameters = parameters
@@ -107,7 +106,7 @@ class Verifier:
         self._links: dict[tuple[Certificate, Certificate], Fault | None] = {}
 
     @classmethod
-    def for_connection(cls, connection: SSL.Connection, security_level: int) -> Verifier:
+    def for_connection(cls, connection: SSL.Connection, security_level: int | None) -> Verifier:
         """A verifier that asks what `connection` asks of its server."""
         store = connection.get_context().get_cert_store()
         if store is None:
@@ -134,12 +133,14 @@ class Verifier:
             # Above a self-signed certificate there is nothing, for OpenSSL and for us.
             return None, above.raised_by(top), above.code != errors.DEPTH_ZERO_SELF_SIGNED_CERT
         whole = [*map(_x509, path[:-1]), *above]
-        fault = self._fault(whole)
-        if fault is None:
-            return (*path[:-1], *map(_certificate, above)), None, False
+        # The last of `above` is the anchor, be it the only one.
+        verified = self._check(whole, [*(above[1:] or above), *self._trusted_copies(path)])
+        if not isinstance(verified, Fault):
+            return tuple(map(_certificate, verified)), None, False
         # Is the fault in the path, or only in what the trust store has above it?
-        own_fault = self._fault(whole[: top + 1], partial=True)
-        return None, fault, own_fault is None
+        lower = whole[: top + 1]
+        own = self._check(lower, lower[-1:], partial=True)
+        return None, verified, not isinstance(own, Fault)
 
     def _chain_above(self, certificate: Certificate) -> _Chain | Fault:
         """`certificate` and what the connection's trust store has above it, up to a trust
@@ -147,6 +148,19 @@ class Verifier:
         if certificate not in self._above:
             self._above[certificate] = self._verify(self._store, [_x509(certificate)])
         return self._above[certificate]
+
+    def _trusted_copies(self, path: Path) -> _Chain:
+        """The certificates of `path` as the trust store has them, where it does: they may
+        carry trust settings, and OpenSSL looks for issuers in the trust store first."""
+        ders = {certificate.der for certificate in path}
+        above = [self._chain_above(certificate) for certificate in path[:-1]]
+        return [
+            trusted
+            for chain in above
+            if not isinstance(chain, Fault)
+            for trusted in chain[1:]
+            if _certificate(trusted).der in ders
+        ]
 
     def _link_fault(self, certificate: Certificate, issuer: Certificate) -> Fault | None:
         """What is wrong with one step of a path, by itself: the signature, dates, whether
@@ -158,26 +172,26 @@ class Verifier:
         link = certificate, issuer
         if link not in self._links:
             pair = [_x509(certificate), _x509(issuer)]
-            result = self._verify(_store_of(pair[1], partial=True), pair[:1])
+            result = self._verify(_store_of(pair[1:], partial=True), pair[:1])
             self._links[link] = result if isinstance(result, Fault) else self._weakness(pair)
         return self._links[link]
 
-    def _fault(self, chain: _Chain, *, partial: bool = False) -> Fault | None:
-        """What OpenSSL finds wrong with exactly this chain if its last certificate, and no
-        other, is a trust anchor. None: nothing, it is good."""
-        store = _store_of(chain[-1], partial=partial)
+    def _check(self, chain: _Chain, trusted: _Chain, *, partial: bool = False) -> _Chain | Fault:
+        """Has OpenSSL verify exactly this chain, as the connection would, if `trusted` and no
+        others were in its trust store. Returns the chain as OpenSSL verified it."""
+        store = _store_of(trusted, partial=partial)
         if self._parameters is not None:
             _assert(_lib.X509_STORE_set1_param(store._store, self._parameters))
         _assert(_lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_SERVER))
         result = self._verify(store, chain[:-1] or chain)
-        return result if isinstance(result, Fault) else self._weakness(chain)
+        return result if isinstance(result, Fault) else self._weakness(result) or result
 
     def _weakness(self, chain: _Chain) -> Fault | None:
         """What in `chain` is below the security level: the key of every certificate and the
         signature of every one that is not self-signed, as check_auth_level() in OpenSSL's
         crypto/x509/x509_vfy.c asks in a handshake. X509StoreContext does not ask it.
         """
-        if self._security_level <= 0:
+        if self._security_level == 0:
             return None
         level = _level(self._security_level)
         for depth, certificate in enumerate(chain):
@@ -207,10 +221,12 @@ class Verifier:
             _lib.ERR_clear_error()
 
 
-def _store_of(anchor: crypto.X509, *, partial: bool) -> crypto.X509Store:
-    """A new store that trusts `anchor` alone; with `partial` also if it is not self-signed."""
+def _store_of(trusted: _Chain, *, partial: bool) -> crypto.X509Store:
+    """A new store with these certificates. Those that are not self-signed are trust anchors
+    only with `partial`."""
     store = crypto.X509Store()
-    store.add_cert(anchor)
+    for certificate in trusted:
+        store.add_cert(certificate)
     if partial:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     return store
@@ -231,8 +247,9 @@ def _certificate(certificate: crypto.X509) -> Certificate:
     return Certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
 
 
-@functools.lru_cache(maxsize=6)
-def _level(security_level: int) -> SSL.Context:
+@functools.lru_cache(maxsize=7)
+def _level(security_level: int | None) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
-    context.set_cipher_list(f"@SECLEVEL={security_level}:ALL".encode())
+    if security_level is not None:
+        context.set_cipher_list(f"@SECLEVEL={security_level}:ALL".encode())
     return context
