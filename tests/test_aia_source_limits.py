@@ -4,9 +4,12 @@ import asyncio
 from types import CoroutineType
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.sources import Budget, Found, aia
-from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource
+from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource, NotTried
 from tests.lab import Issued
 from tests.test_aia_source import A, B, Web, budget, every_attempt, leaf, run, said, settle
 
@@ -98,16 +101,14 @@ def test_an_unexpected_exception_is_an_outcome(root: Issued, error: Exception) -
 
 
 def test_number_of_downloads(root: Issued) -> None:
-    """A URL beyond the budget is named and not asked."""
+    """A URL beyond the budget is not asked, and the budget says so."""
     web = Web(root)
     source, limits = AiaSource(web), budget(1)
 
     async def test() -> None:
-        assert said(await every_attempt(source, leaf(root, A, B), limits)) == [
-            "http://a/ answered 404",
-            "http://b/ was not tried (too many downloads for one chain)",
-        ]
-        assert (web.asked, limits.downloads) == ([A], 0)
+        attempts = await every_attempt(source, leaf(root, A, B), limits)
+        assert said(attempts) == ["http://a/ answered 404"]
+        assert (web.asked, limits.downloads, limits.overdrawn) == ([A], 0, True)
 
     run(test())
 
@@ -235,3 +236,30 @@ def test_knows_nothing_beforehand(root: Issued) -> None:
     certificate = leaf(root, A)
     source.keep([Found(certificate, A)])
     assert source.known_issuers(certificate) == ()
+
+
+def test_what_was_not_tried_is_not_remembered(root: Issued) -> None:
+    """A download that found no place among all others says nothing of its URL."""
+    web = Web(root)
+    web.answers = {A: NotTried("was not tried")}
+    source = AiaSource(web)
+
+    async def test() -> None:
+        assert said(await every_attempt(source, leaf(root, A))) == ["http://a/ was not tried"]
+        web.answers = {A: (web.ca,)}
+        assert (await every_attempt(source, leaf(root, A)))[0].found
+
+    run(test())
+
+
+def test_extensions_that_cannot_be_read(root: Issued) -> None:
+    """A leaf with a damaged extension may well name a URL; we do not say that it does not."""
+    damaged = x509.UnrecognizedExtension(ExtensionOID.ISSUER_ALTERNATIVE_NAME, b"damaged")
+    extra = [x509.Extension(damaged.oid, False, damaged)]
+    certificate = Certificate.from_der(root.issue(aia=[A], extra=extra).der)
+
+    async def test() -> None:
+        attempts = said(await every_attempt(AiaSource(Web(root)), certificate))
+        assert attempts == ["CN=Lab Leaf has an extension that cannot be read"]
+
+    run(test())

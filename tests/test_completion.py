@@ -179,6 +179,36 @@ def test_reason_of_the_path_that_got_furthest(root: Issued) -> None:
     assert (outcome.fault.text, outcome.fault.depth) == ("certificate has expired", 1)
 
 
+def test_reason_is_bounded(root: Issued) -> None:
+    """However much is tried, a server cannot flood a log with it."""
+
+    class Talkative(Shelf):
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            budget.overdrawn = True
+            for number in range(100):
+                yield Attempt(f"shelf {number}", "is empty")
+
+    leaf, _ = line(root, 1)
+    reason = complete([leaf], root, Talkative()).reason
+    assert "shelf 11 is empty; and 88 more; no more than 10 downloads are made" in reason
+    assert "shelf 12" not in reason
+
+
+def test_downloaded_anchor_is_not_kept(root: Issued) -> None:
+    """The trust anchor is in the trust store; what AIA gave under its name is not remembered."""
+    leaf, ca = line(root, 1)
+    cross = authority("Other").issue(root.name, key=root, ca=True)
+    shelf = Shelf(fetched=[ca, root, cross])
+    outcome = complete([leaf], root, shelf)
+    assert [found.certificate for found in outcome.found] == list(certificates(ca))
+    assert shelf.kept == list(certificates(ca))
+    known = Shelf(known=[ca, root])
+    assert complete([leaf], root, known).verified
+    assert known.kept == list(certificates(ca))
+
+
 def test_nesting_is_limited(root: Issued) -> None:
     """A chain of downloads, each of which names the next."""
     leaf, *cas = line(root, 8)

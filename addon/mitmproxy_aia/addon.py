@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mitmproxy import addonmanager, connection, ctx, exceptions, tls
-from mitmproxy.utils import human
 
 from mitmproxy_aia import handshake
 from mitmproxy_aia.certificates import Certificate, printable
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 MODES = ("complete", "off")
 ANNOUNCED = 1_000
-"""Servers whose completion was logged at INFO, and is not again."""
+"""Completions that were logged at INFO, and are not again."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Aia:
         self._settings = Settings()
         self._sources: tuple[IssuerSource, ...] = ()
         self._aia: AiaSource | None = None
-        self._announced: OrderedDict[str, None] = OrderedDict()
+        self._announced: OrderedDict[tuple[str, ...], None] = OrderedDict()
 
     def load(self, loader: addonmanager.Loader) -> None:
         loader.add_option(
@@ -130,13 +129,8 @@ class Aia:
 
     def _conclude(self, address: str, outcome: Outcome) -> None:
         if not outcome.verified:
-            reason = outcome.fault.text if outcome.fault else "no reason known"
-            tried = "".join(
-                f"; {attempt} ({human.pretty_duration(attempt.seconds)})"
-                for attempt in outcome.attempts
-            ) + "".join(f"; {note}" for note in outcome.notes)
             logger.warning(
-                f"{address} sent a certificate chain that could not be completed: {reason}{tried}"
+                f"{address} sent a certificate chain that could not be completed: {outcome.reason}"
             )
             return
         where = ", ".join(
@@ -144,15 +138,17 @@ class Aia:
             for item in outcome.found
         )
         logger.log(
-            logging.INFO if self._is_new(address) or outcome.attempts else logging.DEBUG,
+            logging.INFO if self._is_news(address, outcome) else logging.DEBUG,
             f"{address} sent an incomplete chain; found {where or 'a path in what it sent'} "
             f"in {outcome.seconds * 1000:.0f} ms",
         )
 
-    def _is_new(self, address: str) -> bool:
-        new = address not in self._announced
-        self._announced[address] = None
-        self._announced.move_to_end(address)
+    def _is_news(self, address: str, outcome: Outcome) -> bool:
+        """Whether this server has not been completed with these certificates before."""
+        what = address, *(item.certificate.fingerprint.hex() for item in outcome.found)
+        new = what not in self._announced
+        self._announced[what] = None
+        self._announced.move_to_end(what)
         if len(self._announced) > ANNOUNCED:
             self._announced.popitem(last=False)
         return new

@@ -141,6 +141,15 @@ class Certificate:
     def __repr__(self) -> str:
         return f"Certificate({self.name})"
 
+    @property
+    def extensions_readable(self) -> bool:
+        """False if one of them is damaged: `cryptography` then reads none at all."""
+        try:
+            _ = self.x509.extensions
+        except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+            return False
+        return True
+
     def _extension(self, kind: type[_Extension]) -> _Extension | None:
         try:
             return self.x509.extensions.get_extension_for_class(kind).value

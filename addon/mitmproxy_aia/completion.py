@@ -22,6 +22,8 @@ from mitmproxy_aia.verification import Fault, Verdict
 
 PRESENTED = "the server"
 """Origin of the certificates that the server sent."""
+ATTEMPTS_TOLD = 12
+"""How many attempts are named in a reason: a server must not be able to flood a log."""
 GRACE = 1.0
 """Seconds after the deadline in which sources have to come back and say what happened."""
 
@@ -75,7 +77,10 @@ class Outcome:
     def reason(self) -> str:
         """Why not, in OpenSSL's words, and then in brackets what was tried."""
         text = self.fault.text if self.fault else ""
-        aia = [f"AIA: {'; '.join(map(str, self.attempts))}"] if self.attempts else []
+        attempts = [str(attempt) for attempt in self.attempts[:ATTEMPTS_TOLD]]
+        if len(self.attempts) > ATTEMPTS_TOLD:
+            attempts.append(f"and {len(self.attempts) - ATTEMPTS_TOLD} more")
+        aia = [f"AIA: {'; '.join(attempts)}"] if attempts else []
         tried = "; ".join([*aia, *self.notes])
         return f"{text} ({tried})" if tried else text
 
@@ -130,6 +135,8 @@ class Completion:
         finally:
             for attempts in self._asked.values():
                 await attempts.aclose()
+        if budget.overdrawn:
+            self._note(f"no more than {self.limits.downloads} downloads are made for one chain")
         return self._outcome()
 
     async def _ask_for_issuers(self, budget: Budget) -> None:

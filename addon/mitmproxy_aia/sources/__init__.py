@@ -41,12 +41,14 @@ class Attempt:
 class Budget:
     """What one completion may still spend on waiting.
 
-    `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs. What a
-    source puts into `in_use` lives as long as the completion.
+    `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs, and
+    `overdrawn` is set where there would have been more. What a source puts into `in_use`
+    lives as long as the completion.
     """
 
     deadline: float
     downloads: int
+    overdrawn: bool = False
     in_use: list[object] = field(default_factory=list)
 
 

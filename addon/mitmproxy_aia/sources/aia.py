@@ -27,6 +27,10 @@ class DownloadError(OSError):
     """Why a URL gave no certificate, worded to follow the URL: `answered 404`."""
 
 
+class NotTried(DownloadError):
+    """It was our own doing, and says nothing of the URL."""
+
+
 @dataclass(frozen=True)
 class _Failure:
     outcome: str
@@ -86,7 +90,9 @@ class AiaSource:
     ) -> AsyncGenerator[Attempt, None]:
         """Tries the caIssuers URLs in their order. The next one starts when the one before
         has failed, has given what did not help, or has not answered for `PATIENCE`."""
-        if not certificate.ca_issuers:
+        if not certificate.extensions_readable:
+            yield Attempt(certificate.name, "has an extension that cannot be read")
+        elif not certificate.ca_issuers:
             yield Attempt(certificate.name, "names no caIssuers URL")
         urls = list(certificate.ca_issuers[:URLS_PER_CERTIFICATE])
         in_the_air: dict[asyncio.Task[bool], _Flight] = {}
@@ -99,8 +105,12 @@ class AiaSource:
                     return
                 if urls:
                     url = urls.pop(0)
-                    if (refusal := self._refusal(url, budget)) is not None:
+                    if (refusal := self._refusal(url)) is not None:
                         yield refusal
+                        continue
+                    if url not in self._flights and budget.downloads <= 0:
+                        budget.overdrawn = True
+                        urls.clear()
                         continue
                     flight = self._flight(url, budget)
                     budget.in_use.append(flight)
@@ -122,7 +132,7 @@ class AiaSource:
             if not task.get_loop().is_closed():
                 task.cancel()
 
-    def _refusal(self, url: str, budget: Budget) -> Attempt | None:
+    def _refusal(self, url: str) -> Attempt | None:
         """Why `url` is not tried now, if it is not."""
         where = printable(url)
         if not url.lower().startswith("http://"):
@@ -133,8 +143,6 @@ class AiaSource:
             if ago < FAILURE_REMEMBERED:
                 return Attempt(where, f"{failure.outcome} ({ago:.0f} s ago)")
             del self._failures[url]
-        if url not in self._flights and budget.downloads <= 0:
-            return Attempt(where, "was not tried (too many downloads for one chain)")
         return None
 
     def _flight(self, url: str, budget: Budget) -> _Flight:
@@ -152,6 +160,8 @@ class AiaSource:
         flight.result = "was given up"
         try:
             flight.result = await self._download(flight.url)
+        except NotTried as error:
+            flight.result = str(error)
         except DownloadError as error:
             flight.result = str(error)
             self._remember_failure(flight.url, flight.result)
@@ -160,6 +170,8 @@ class AiaSource:
         finally:
             flight.seconds = time.monotonic() - flight.started
             flight.done.set()
+            if isinstance(flight.result, str):
+                self._flights.pop(flight.url, None)
 
     def _remember_failure(self, url: str, outcome: str) -> None:
         self._failures[url] = _Failure(outcome, time.monotonic())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -12,7 +14,8 @@ from collections.abc import Callable
 import httpx
 
 from mitmproxy_aia.certificates import Certificate, printable, read_certificates
-from mitmproxy_aia.sources.aia import DownloadError
+from mitmproxy_aia.sources.aia import DownloadError, NotTried
+from mitmproxy_aia.sources.resolver import Resolver
 
 # Ten lines for each request are no help to someone who debugs his own traffic.
 logging.getLogger("httpcore").setLevel(logging.INFO)
@@ -20,7 +23,8 @@ logging.getLogger("httpcore").setLevel(logging.INFO)
 MAX_BODY = 64 * 1024
 """Bytes."""
 MAX_REDIRECTS = 3
-MAX_CONNECTIONS = 64
+MAX_DOWNLOADS = 256
+"""Downloads at the same time."""
 
 _HEADERS = {
     # All that a download says. No cookies, no credentials, nothing about the user.
@@ -45,17 +49,30 @@ class Downloader:
         self._transport = httpx.AsyncHTTPTransport(
             verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=False,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
+        self._slots = asyncio.Semaphore(MAX_DOWNLOADS)
+        self._resolve = Resolver()
 
     async def __call__(self, url: str) -> tuple[Certificate, ...]:
         """Raises `DownloadError`."""
         timeout = self._timeout()
         try:
             async with asyncio.timeout(timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise NotTried(f"was not tried ({MAX_DOWNLOADS} downloads are under way)") from None
+        try:
+            return await self._certificates_at(url, timeout)
+        finally:
+            self._slots.release()
+
+    async def _certificates_at(self, url: str, seconds: float) -> tuple[Certificate, ...]:
+        try:
+            async with asyncio.timeout(seconds):
                 body = await self._follow(url)
         except TimeoutError:
-            raise DownloadError(f"gave no answer in {timeout:g} s") from None
+            raise DownloadError(f"gave no answer in {seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             if isinstance(error, DownloadError):
                 raise
@@ -82,8 +99,7 @@ class Downloader:
 
     async def _get(self, url: httpx.URL) -> tuple[int, str | None, bytes]:
         """Status, Location and, if the status is 200, the body."""
-        request = httpx.Request("GET", url, headers=_HEADERS)
-        response = await self._transport.handle_async_request(request)
+        response = await self._connect(url)
         try:
             if response.status_code != httpx.codes.OK:
                 return response.status_code, response.headers.get("location"), b""
@@ -98,6 +114,24 @@ class Downloader:
             return response.status_code, None, bytes(body)
         finally:
             await response.aclose()
+
+    async def _connect(self, url: httpx.URL) -> httpx.Response:
+        """The head of the answer, from the first of the host's addresses that can be reached."""
+        failure: httpx.ConnectError | None = None
+        for address in await self._addresses(url.host):
+            # The name is in the Host field only, so that nobody looks it up once more.
+            headers = {"Host": url.netloc.decode("ascii"), **_HEADERS}
+            request = httpx.Request("GET", url.copy_with(host=address), headers=headers)
+            try:
+                return await self._transport.handle_async_request(request)
+            except httpx.ConnectError as error:
+                failure = error
+        raise failure or DownloadError("has a host without an address")
+
+    async def _addresses(self, host: str) -> list[str]:
+        with contextlib.suppress(ValueError):
+            return [str(ipaddress.ip_address(host))]
+        return await self._resolve(host)
 
 
 def _flaw(url: httpx.URL) -> str | None:
@@ -118,6 +152,8 @@ def _in_words(error: Exception) -> str:
         if isinstance(cause, OSError) and cause.errno:
             return f"could not be reached ({os.strerror(cause.errno)})"
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError):
+        return f"could not be reached ({error})"
     if isinstance(error, httpx.ConnectError):
         return "could not be reached"
     # httpx calls it a protocol error, too, when a server ends a connection too early.

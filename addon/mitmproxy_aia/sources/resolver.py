@@ -1,0 +1,56 @@
+"""Host names to addresses, in threads of our own.
+
+asyncio looks names up in a small pool of threads that everybody shares, and a lookup cannot be
+cancelled: a few names whose name server does not answer would stop mitmproxy itself from
+connecting anywhere. The threads are daemons, so that they do not keep the process alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+
+MAX_LOOKUPS = 64
+"""Lookups at the same time, including those that nobody waits for any more."""
+
+
+class Resolver:
+    """Call it with a host name. Must be used from one event loop."""
+
+    def __init__(self, limit: int = MAX_LOOKUPS) -> None:
+        self._limit = limit
+        self._under_way = 0
+
+    async def __call__(self, host: str) -> list[str]:
+        """The addresses of `host`, best first. Raises OSError (socket.gaierror if the name
+        cannot be resolved)."""
+        if self._under_way >= self._limit:
+            raise OSError("too many names are being looked up")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[str]] = loop.create_future()
+        self._under_way += 1
+
+        def settle(addresses: list[str] | None, error: OSError | None) -> None:
+            self._under_way -= 1
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(addresses or [])
+
+        def look_up() -> None:
+            addresses, failure = None, None
+            try:
+                found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+                addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+            except (OSError, UnicodeError) as error:
+                failure = error if isinstance(error, OSError) else OSError(str(error))
+            # The loop may be closed when a slow name server answers at last.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, addresses, failure)
+
+        threading.Thread(target=look_up, name=f"aia lookup of {host}", daemon=True).start()
+        return await answer
