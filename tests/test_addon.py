@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from mitmproxy import exceptions
+from mitmproxy import connection, exceptions
 from mitmproxy.test import taddons
 
 from mitmproxy_aia import Aia
+from mitmproxy_aia.addon import _address
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
 from tests.lab.proxy import ADDON
@@ -133,6 +135,48 @@ def test_removed(root: Issued) -> None:
     text = "Certificate verify failed: unable to get local issuer certificate"
     assert (reply.status, reply.error_text) == (502, text)
     assert "Traceback" not in proxy.log
+
+
+def test_removed_during_a_download(root: Issued) -> None:
+    """A pause that is under way ends at once, and in the 502."""
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], scripts=[REMOTE_CONTROL], options={"aia_timeout": 30}) as proxy,
+        ThreadPoolExecutor() as pool,
+    ):
+        world = World(root, ca, proxy)
+        path = world.path()
+        with TlsServer(world.authority().issue(aia=[ca.hang(path)])) as server:
+            waiting = pool.submit(world.get, server.url())
+            wait_until(lambda: ca.downloads[path] == 1)
+            assert order(world, "unload/aia.py").status == 200
+            assert waiting.result(10).status == 502
+
+
+def test_slow_names_delay_nobody_else(root: Issued) -> None:
+    """caIssuers hosts whose name server does not answer, and a server asked for by name."""
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], scripts=[SCRIPTS / "slow_names.py"]) as proxy,
+        ThreadPoolExecutor() as pool,
+    ):
+        world = World(root, ca, proxy)
+        urls = [[f"http://slow-{a}-{b}.test/" for b in range(5)] for a in range(4)]
+        bad = [TlsServer(world.authority().issue(aia=each)) for each in urls]
+        replies = [pool.submit(world.get, server.url()) for server in bad]
+        proxy.wait_for(r"looking up slow-3-4\.test")
+        with TlsServer(root.issue()) as good:
+            assert world.get(good.url(host="localhost")).status == 200
+        assert not any(reply.done() for reply in replies)
+        proxy.close()
+        for server in bad:
+            server.close()
+
+
+def test_name_of_a_server_is_printable(own_world: World) -> None:
+    """A name with control characters does not get into the log as it is."""
+    server = connection.Server(address=("bad\x1b[31m\nname", 443))
+    assert _address(server).isprintable()
 
 
 def test_reloaded(root: Issued, tmp_path: Path) -> None:
