@@ -153,6 +153,18 @@ def test_removed_during_a_download(root: Issued) -> None:
             assert waiting.result(10).status == 502
 
 
+def test_trust_file_that_is_missing(root: Issued) -> None:
+    """TlsConfig's own failure stays its own: the same answer and message as without the addon."""
+    options = {"ssl_verify_upstream_trusted_ca": "/nonexistent.pem"}
+    with TlsServer(root.issue()) as server:
+        for addon in False, True:
+            with Proxy(addon=addon, options=options) as proxy:
+                reply = curl(server.url(), proxy=proxy)
+                assert (reply.status, reply.error_text) == (502, "connection closed")
+                assert proxy.log.count("Addon error") == 1
+    assert server.handshakes == []
+
+
 def test_slow_names_delay_nobody_else(root: Issued) -> None:
     """caIssuers hosts whose name server does not answer, and a server asked for by name."""
     with (

@@ -347,3 +347,10 @@ def test_no_store() -> None:
     connection: Any = NoStore()
     with pytest.raises(ValueError, match="no trust store"):
         Verifier.for_connection(connection, 2)
+
+
+def test_parameter_that_openssl_refuses() -> None:
+    """Without a parameter the question would be another one: no verdict at all."""
+    with pytest.raises(RuntimeError, match="refused a verification parameter"):
+        verification._assert(0)
+    assert _lib.ERR_peek_error() == 0

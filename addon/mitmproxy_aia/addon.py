@@ -104,7 +104,7 @@ class Aia:
             tlsconfig.tls_start_server(data)
         except Exception:
             # TlsConfig gets its turn after us, and will say itself what is wrong.
-            logger.debug("TlsConfig refused a connection", exc_info=True)
+            logger.debug("TlsConfig refused a connection")
             data.ssl_conn = None
             return
         address = _address(data.conn)
