@@ -354,3 +354,19 @@ def test_parameter_that_openssl_refuses() -> None:
     with pytest.raises(RuntimeError, match="refused a verification parameter"):
         verification._assert(0)
     assert _lib.ERR_peek_error() == 0
+
+
+def test_certificate_that_openssl_cannot_parse(
+    root: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends its branch, and not the completion."""
+    ca = root.issue("CA", ca=True)
+    leaf = ca.issue()
+
+    def refuse(_: Certificate) -> crypto.X509:
+        raise crypto.Error([])
+
+    monkeypatch.setattr(verification, "_x509", refuse)
+    verdict = verifier_for(root).judge(path(leaf, ca))
+    assert (verdict.verified, verdict.growable) == (None, False)
+    assert verdict.fault == Fault.of(errors.UNSPECIFIED, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # OpenSSL's include/openssl/x509_vfy.h. pyOpenSSL's bindings have most of these by name, but
 # not in all supported versions.
+UNSPECIFIED = 1
 UNABLE_TO_GET_ISSUER_CERT = 2
 UNABLE_TO_DECRYPT_CERT_SIGNATURE = 4
 UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY = 6
@@ -38,6 +39,7 @@ CA_MD_TOO_WEAK = 68
 SIGNATURE_ALGORITHM_MISMATCH = 76
 UNSUPPORTED_SIGNATURE_ALGORITHM = 78
 INVALID_CA = 79
+EC_KEY_EXPLICIT_PARAMS = 94
 
 # The fault lies with an issuer, or the choice of it, at whatever depth it is found.
 _CURABLE_ANYWHERE = frozenset(
@@ -78,6 +80,7 @@ _CURABLE_ABOVE_THE_LEAF = frozenset(
         UNSUPPORTED_EXTENSION_FEATURE,
         UNNESTED_RESOURCE,
         CA_KEY_TOO_SMALL,
+        EC_KEY_EXPLICIT_PARAMS,
         CA_MD_TOO_WEAK,
     }
 )

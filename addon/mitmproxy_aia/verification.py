@@ -121,7 +121,12 @@ class Verifier:
     def judge(self, path: Path) -> Verdict:
         """A verdict on the path that begins with `path` and goes on to a trust anchor."""
         before = self._signatures
-        verified, fault, growable = self._judge(path)
+        try:
+            verified, fault, growable = self._judge(path)
+        except crypto.Error:
+            # OpenSSL cannot even parse a certificate that `cryptography` can.
+            _lib.ERR_clear_error()
+            verified, fault, growable = None, Fault.of(errors.UNSPECIFIED, len(path) - 1), False
         return Verdict(verified, fault, growable, self._signatures - before)
 
     def _judge(self, path: Path) -> tuple[Path | None, Fault | None, bool]:
