@@ -100,6 +100,7 @@ class _Watch:
 
     def start(self) -> None:
         self._connection.set_verify(SSL.VERIFY_PEER, self._verify_callback)
+        # On the instance, so that no other connection is concerned; mypy knows classes only.
         self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign]
 
     def _verify_callback(
@@ -193,6 +194,7 @@ def _seal(layer: tls_layers.ServerTLSLayer) -> None:
     def nothing(data: bytes = b"") -> Generator[commands.Command, Any, None]:
         yield from ()
 
+    # On the instance again; mypy knows classes only.
     layer.receive_data = nothing  # type: ignore[method-assign]
     layer.send_data = nothing  # type: ignore[method-assign]
     layer.tls_interact = nothing  # type: ignore[method-assign]

@@ -27,6 +27,7 @@ from mitmproxy_aia import errors
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.paths import Path
 
+# pyOpenSSL's own bindings: not part of its typed interface, and nothing else has these calls.
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 

@@ -16,6 +16,7 @@ from OpenSSL import SSL, crypto
 from tests.differential.pki import Built, Edge, Pki
 from tests.lab import Issued
 
+# Not part of pyOpenSSL's typed interface.
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 
 MAX_STEPS = 2_000

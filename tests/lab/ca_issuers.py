@@ -152,6 +152,7 @@ class _Dripping:
     def __iter__(self) -> Iterator[bytes]:
         for byte in self.body:
             yield bytes([byte])
+            # The slowness is what is served.
             time.sleep(self.pause)
 
 

@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
-import h2.config  # type: ignore[import-untyped, unused-ignore]
-import h2.connection  # type: ignore[import-untyped, unused-ignore]
-import h2.events  # type: ignore[import-untyped, unused-ignore]
-import h2.exceptions  # type: ignore[import-untyped, unused-ignore]
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
 import h11
 
 Record = Callable[[str], None]

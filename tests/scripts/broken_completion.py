@@ -10,6 +10,7 @@ def _broken(*_: object, **__: object) -> object:
     raise RuntimeError("broken on purpose")
 
 
+# Replacing methods is what this script is for; mypy does not like it.
 match os.environ["BROKEN"]:
     case "completion at once":
         completion.Completion.complete_at_once = _broken  # type: ignore[method-assign,assignment]
