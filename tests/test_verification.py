@@ -260,6 +260,21 @@ def test_fault_above_the_path_can_be_grown() -> None:
     assert verdict.verified == path(leaf, intermediate, cross, new)
 
 
+def test_constrained_anchor_with_a_good_cross_certificate() -> None:
+    """A fault of the anchor above is not the path's own: over the other root it is good."""
+    constrained = authority("R1", excluded=["127.0.0.0/8"])
+    other = authority("R2")
+    cross = other.issue("R1", key=constrained, ca=True)
+    intermediate = constrained.issue("CA", ca=True)
+    leaf = intermediate.issue()
+    verifier = verifier_for(constrained, other)
+    verdict = verifier.judge(path(leaf, intermediate))
+    assert verdict.fault == Fault.of(errors.EXCLUDED_VIOLATION, 0)
+    assert verdict.growable
+    verified = verifier.judge(path(leaf, intermediate, cross)).verified
+    assert verified == path(leaf, intermediate, cross, other)
+
+
 def test_wrong_issuer(root: Issued) -> None:
     """An issuer of the right name that did not sign ends the branch."""
     intermediate = root.issue("CA", ca=True, subject_key_identifier=False)
