@@ -3,11 +3,13 @@
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mitmproxy_aia.certificates import MAX_NAME_CHARACTERS, Certificate, printable
 from tests.lab import Issued, common_name, der
 
-VALIDITY, SUBJECT = 4, 5
+ISSUER, VALIDITY, SUBJECT = 3, 4, 5
 """Positions in a TBSCertificate (RFC 5280 section 4.1)."""
 ROLE = ObjectIdentifier("2.5.4.72")
 COMMON_NAME = bytes.fromhex("0603550403")
@@ -158,12 +160,18 @@ def test_name_is_fit_for_a_log(root: Issued, value: bytes, shown: str) -> None:
     assert certificate.name == shown
 
 
-def test_name_of_ten_kilobytes_is_cut(root: Issued) -> None:
-    """A long name ends in an ellipsis."""
-    name = encoded_name(UTF8_STRING, b"x" * 10_000)
-    shown = Certificate.from_der(rewritten(root, SUBJECT, name)).name
-    assert shown == f"CN={'x' * 196}…"
-    assert len(shown) == MAX_NAME_CHARACTERS
+@pytest.mark.parametrize("size", [3_000, 10_000])
+def test_name_of_kilobytes(root: Issued, size: int) -> None:
+    """A long name ends in an ellipsis, and one that no honest certificate has is not read."""
+    name = encoded_name(UTF8_STRING, b"x" * size)
+    certificate = Certificate.from_der(rewritten(root, SUBJECT, name))
+    if size == 3_000:
+        assert certificate.name == f"CN={'x' * 196}…"
+        assert len(certificate.name) == MAX_NAME_CHARACTERS
+    else:
+        assert certificate.name == f"(a name of {len(name)} bytes that cannot be read)"
+        assert certificate.subject == Certificate.from_der(certificate.der).subject
+        assert certificate.subject != certificate.issuer
 
 
 def test_printable_cuts_what_is_beyond_the_limit() -> None:
@@ -237,10 +245,46 @@ def test_impossible_date(root: Issued, not_before: tuple[int, bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "value"),
-    [(UTF8_STRING, b"\xff"), (0x1E, b"\xd8\x00"), (0x02, b"\x01"), (0x03, b"\x00a"), (0x05, b"")],
-    ids=["utf8", "bmp", "integer", "bit-string", "null"],
+    [(0x02, b"\x01"), (0x03, b"\x00a"), (0x05, b"")],
+    ids=["integer", "bit-string", "null"],
 )
 def test_impossible_name(root: Issued, tag: int, value: bytes) -> None:
     """It is found when the certificate is parsed, and is a ValueError."""
     with pytest.raises(ValueError, match=r"."):
         Certificate.from_der(rewritten(root, SUBJECT, encoded_name(tag, value)))
+
+
+T61_STRING, BMP_STRING = 0x14, 0x1E
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [(UTF8_STRING, b"\xff"), (BMP_STRING, b"\xd8\x00"), (T61_STRING, "Zürich".encode("latin-1"))],
+    ids=["utf8", "bmp", "latin-1"],
+)
+def test_name_that_only_others_can_read(root: Issued, tag: int, value: bytes) -> None:
+    """`cryptography` refuses it, old CAs have it: it is equal to itself, byte for byte."""
+    name = encoded_name(tag, value)
+    certificate = Certificate.from_der(rewritten(root, SUBJECT, name))
+    assert certificate.name == f"(a name of {len(name)} bytes that cannot be read)"
+    below = Certificate.from_der(rewritten(root.issue(), ISSUER, name))
+    assert below.issuer == certificate.subject
+    other = Certificate.from_der(rewritten(root, SUBJECT, encoded_name(tag, value + value)))
+    assert other.subject not in (certificate.subject, certificate.issuer)
+
+
+def test_names_are_found_in_a_certificate_of_version_1(root: Issued) -> None:
+    """It has no version field in front of its serial number, and no extensions."""
+    version_3 = Certificate.from_der(root.der)
+    tbs, algorithm, signature = der.elements(root.der)
+    bare = der.encode(der.SEQUENCE, *der.elements(tbs)[1:7])
+    version_1 = Certificate.from_der(der.encode(der.SEQUENCE, bare, algorithm, signature))
+    assert version_1.x509.version is x509.Version.v1
+    assert (version_1.subject, version_1.issuer) == (version_3.subject, version_3.issuer)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(data: bytes) -> None:
+    """Bytes are a certificate or a ValueError, and nothing else."""
+    with pytest.raises(ValueError, match=r"."):
+        Certificate.from_der(data)

@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -20,6 +20,8 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 MAX_NAME_CHARACTERS = 200
+MAX_NAME_BYTES = 4_096
+"""A name may fill a whole certificate, and takes a hundred times as long to read as others."""
 
 # `cryptography` warns of odd serial numbers, names that are too long and the like. That would
 # go to the terminal of a user who can do nothing about a stranger's certificate.
@@ -31,6 +33,7 @@ _PEM_BLOCK = re.compile(
 _PEM_LABELS = frozenset(
     {b"CERTIFICATE", b"X509 CERTIFICATE", b"PKCS7", b"CMS", b"PKCS #7 SIGNED DATA"}
 )
+_VERSION = 0xA0  # [0] EXPLICIT
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
@@ -51,7 +54,7 @@ class Certificate:
         certificate = cls(der)
         # Parsed now, so that the properties below cannot fail on a name or a date.
         try:
-            _ = certificate.subject, certificate.issuer, certificate.key
+            _ = certificate.x509, certificate.subject, certificate.issuer, certificate.key
             _ = certificate.not_before, certificate.not_after
         except (x509.InvalidVersion, KeyError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -72,12 +75,28 @@ class Certificate:
     @cached_property
     def subject(self) -> bytes:
         """The subject in the form in which OpenSSL compares names; see `name_key`."""
-        return name_key(self.x509.subject)
+        name = self._subject_name
+        return name_key(name) if name is not None else _opaque(self._names[1])
 
     @cached_property
     def issuer(self) -> bytes:
         """The issuer's name in the form in which OpenSSL compares names; see `name_key`."""
-        return name_key(self.x509.issuer)
+        issuer = self._names[0]
+        name = _read_name(issuer, lambda: self.x509.issuer)
+        return name_key(name) if name is not None else _opaque(issuer)
+
+    @property
+    def _subject_name(self) -> x509.Name | None:
+        return _read_name(self._names[1], lambda: self.x509.subject)
+
+    @cached_property
+    def _names(self) -> tuple[bytes, bytes]:
+        """Issuer and subject, in DER (RFC 5280 section 4.1)."""
+        fields = _elements(_content(_content(self.der)))
+        if fields[0][0] == _VERSION:
+            fields = fields[1:]  # absent in certificates of version 1
+        _, _, issuer, _, subject = fields[:5]
+        return issuer, subject
 
     @property
     def self_issued(self) -> bool:
@@ -136,7 +155,13 @@ class Certificate:
 
         Safe to print: it holds no control characters and has a bounded length.
         """
-        return display_name(self.x509.subject)
+        name = self._subject_name
+        size = len(self._names[1])
+        return (
+            display_name(name)
+            if name is not None
+            else f"(a name of {size} bytes that cannot be read)"
+        )
 
     def __repr__(self) -> str:
         return f"Certificate({self.name})"
@@ -233,6 +258,21 @@ def name_key(name: x509.Name) -> bytes:
     ).encode()
 
 
+def _read_name(der: bytes, read: Callable[[], x509.Name]) -> x509.Name | None:
+    """None if the name is too long to be an honest one, or not in its type's encoding."""
+    if len(der) > MAX_NAME_BYTES:
+        return None
+    try:
+        return read()
+    except ValueError:
+        return None
+
+
+def _opaque(name: bytes) -> bytes:
+    """A name that cannot be read is equal only to itself."""
+    return b"DER " + hashlib.sha256(name).digest()
+
+
 def _fold(value: str | bytes) -> str:
     if isinstance(value, bytes):
         return value.hex()
@@ -244,6 +284,34 @@ def display_name(name: x509.Name) -> str:
     common_names = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     text = f"CN={common_names[-1].value!s}" if common_names else name.rfc4514_string()
     return printable(text or "(empty name)")
+
+
+def _elements(data: bytes) -> list[bytes]:
+    """The DER elements that follow each other in `data`. Raises ValueError."""
+    elements = []
+    while data:
+        end = _header(data)[1]
+        elements.append(data[:end])
+        data = data[end:]
+    return elements
+
+
+def _content(element: bytes) -> bytes:
+    start, end = _header(element)
+    return element[start:end]
+
+
+def _header(element: bytes) -> tuple[int, int]:
+    """Where the content of a DER element begins and ends."""
+    if len(element) < 2:
+        raise ValueError("is cut off")
+    start, length = 2, element[1]
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(element[2:start])
+    if start + length > len(element):
+        raise ValueError("is cut off")
+    return start, start + length
 
 
 def printable(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:
