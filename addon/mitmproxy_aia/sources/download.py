@@ -22,6 +22,9 @@ logging.getLogger("httpcore").setLevel(logging.INFO)
 
 MAX_BODY = 64 * 1024
 """Bytes."""
+SMALL_BODY = 4 * 1024
+"""Bytes that take no time worth mentioning to parse. There may be hundreds of certificates in
+more than that, which would keep the event loop for tens of milliseconds."""
 MAX_REDIRECTS = 3
 MAX_DOWNLOADS = 256
 """Downloads at the same time."""
@@ -78,7 +81,9 @@ class Downloader:
                 raise
             raise DownloadError(_in_words(error)) from error
         try:
-            return read_certificates(body)
+            if len(body) <= SMALL_BODY:
+                return read_certificates(body)
+            return await asyncio.to_thread(read_certificates, body)
         except ValueError as error:
             raise DownloadError(str(error)) from error
 
