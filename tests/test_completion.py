@@ -1,18 +1,26 @@
 """The algorithm of a completion, with real certificates and verdicts and sources of its own."""
 
 import asyncio
+import datetime
+import itertools
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import pytest
 from OpenSSL import crypto
 
+from mitmproxy_aia import errors
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.completion import Completion, Limits, Outcome
+from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.paths import MAX_PATH_LENGTH, Path
 from mitmproxy_aia.sources import Attempt, Budget, Found
-from mitmproxy_aia.verification import Verdict, Verifier
+from mitmproxy_aia.verification import Fault, Verdict, Verifier
 from tests.lab import Issued, authority
+
+NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+OLD = NOW - datetime.timedelta(days=900), NOW + datetime.timedelta(days=90)
+"""Valid, and less likely than what was issued since."""
 
 
 class Shelf:
@@ -179,6 +187,48 @@ def test_reason_of_the_path_that_got_furthest(root: Issued) -> None:
     assert (outcome.fault.text, outcome.fault.depth) == ("certificate has expired", 1)
 
 
+def test_reason_of_the_path_that_reached_an_anchor(root: Issued) -> None:
+    """Rather than that of a longer one which leads nowhere."""
+    constrained = root.issue("CA", ca=True, excluded=["127.0.0.0/8"])
+    stranger = authority("Stranger")
+    dead = stranger.issue("CA", key=constrained, ca=True)
+    outcome = complete([constrained.issue(), constrained, dead, stranger], root)
+    assert outcome.fault == Fault.of(errors.EXCLUDED_VIOLATION, 0)
+
+
+def test_a_namesake_is_no_step(root: Issued) -> None:
+    """That the signature is not that of a certificate of the right name tells nobody anything,
+    even if that one is below a trust anchor."""
+    leaf = authority("Missing").issue(authority_key_identifier=False)
+    namesake = root.issue("Missing", ca=True)
+    assert complete([leaf, namesake], root).reason == "unable to get local issuer certificate"
+
+
+def test_an_unusable_issuer_tells_more_than_a_missing_one(root: Issued) -> None:
+    """At the same height; and an issuer that is missing further up tells more than both."""
+    expired = authority("Stranger").issue("CA", ca=True, expired=True)
+    leaf = expired.issue()
+    outcome = complete([leaf, expired], root)
+    assert outcome.fault == Fault.of(errors.CERT_HAS_EXPIRED, 1)
+    good = authority("Other stranger").issue("CA", ca=True, key=expired)
+    outcome = complete([leaf, expired, good], root)
+    assert outcome.fault == Fault.of(errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 1)
+
+
+def test_equal_attempts_are_told_once(root: Issued) -> None:
+    """With their number."""
+
+    class Empty(Shelf):
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            yield Attempt("CN=I", "names no caIssuers URL")
+
+    intermediate, mesh = stranger_mesh(3)
+    reason = complete([intermediate.issue(), *mesh], root, Empty()).reason
+    assert reason.endswith("(AIA: CN=I names no caIssuers URL (8 times))")
+
+
 def test_reason_is_bounded(root: Issued) -> None:
     """However much is tried, a server cannot flood a log with it."""
 
@@ -219,13 +269,34 @@ def test_nesting_is_limited(root: Issued) -> None:
 
 
 def test_candidates_are_limited(root: Issued) -> None:
-    """A server that presents a hundred certificates is not looked at without end."""
-    leaf, ca = line(root, 1)
-    strangers = [root.issue(f"Stranger {number}", ca=True) for number in range(100)]
-    outcome = complete([leaf, *strangers, ca], root, Shelf(), limits=Limits(candidates=50))
+    """A hundred certificates that have the right name are not looked at without end."""
+    ca = root.issue("CA", ca=True, valid=OLD)
+    twins = [root.issue(ca.name, ca=True) for _ in range(60)]
+    leaf = ca.issue(authority_key_identifier=False)
+    presented = [leaf, *twins, ca]
+    outcome = complete(presented, root, Shelf(), limits=Limits(candidates=50))
     assert not outcome.verified
     assert "only 50 certificates were looked at" in outcome.reason
-    assert complete([leaf, *strangers, ca], root, limits=Limits(candidates=102)).verified
+    assert complete(presented, root, limits=Limits(candidates=61)).verified
+
+
+def test_strangers_are_not_looked_at(root: Issued) -> None:
+    """What no certificate asks for by name costs nothing of the budget."""
+    leaf, ca = line(root, 1)
+    strangers = [root.issue(f"Stranger {number}", ca=True) for number in range(60)]
+    outcome = complete([leaf, *strangers, ca], root, limits=Limits(candidates=2, signatures=20))
+    assert outcome.path == certificates(leaf, ca, root)
+
+
+def test_what_is_not_presented_is_always_looked_at(root: Issued) -> None:
+    """Whatever the server presents to use up the budget first."""
+    leaf, ca = line(root, 1)
+    leaf = ca.issue(authority_key_identifier=False)
+    twins = [root.issue(ca.name, ca=True) for _ in range(60)]
+    for limits in Limits(candidates=5), Limits(paths=5), Limits(signatures=5):
+        for shelf in Shelf(fetched=[ca]), Shelf(known=[ca]):
+            outcome = complete([leaf, *twins], root, shelf, limits=limits)
+            assert outcome.path == certificates(leaf, ca, root)
 
 
 def exploding(number: int) -> list[Issued]:
@@ -240,18 +311,32 @@ def exploding(number: int) -> list[Issued]:
     return [cas[0].issue(authority_key_identifier=False), *crossed]
 
 
+def trusted_mesh(root: Issued, number: int) -> list[Issued]:
+    """CAs that all certify each other and whose root is trusted. The leaf below is faulty."""
+    cas = [authority(f"CA {each}", excluded=["127.0.0.0/8"]) for each in range(number)]
+    crossed = [a.issue(b.name, key=b, ca=True) for a, b in itertools.permutations(cas, 2)]
+    anchored = [root.issue(ca.name, key=ca, ca=True, excluded=["127.0.0.0/8"]) for ca in cas]
+    return [cas[0].issue(), *crossed, *anchored]
+
+
 def test_paths_are_limited(root: Issued) -> None:
-    """A hundred cross-certificates among CAs of one name end with a clear error."""
-    outcome = complete(exploding(10), root, limits=Limits(paths=40))
+    """A hundred paths that all lead to a trust anchor and are all refused."""
+    outcome = complete(trusted_mesh(root, 5), root, limits=Limits(paths=40))
     assert not outcome.verified
-    assert "(given up after 40 paths)" in outcome.reason
+    assert outcome.reason.startswith("excluded subtree violation (given up after 40 paths")
+
+
+def test_steps_are_limited(root: Issued) -> None:
+    """The same, counted in steps on the way to these paths."""
+    outcome = complete(trusted_mesh(root, 5), root, limits=Limits(steps=30))
+    assert "given up after 30 steps" in outcome.reason
 
 
 def test_signatures_are_limited(root: Issued) -> None:
-    """The same chain, counted in signature checks."""
+    """A hundred cross-certificates among CAs of one name, counted in signature checks."""
     outcome = complete(exploding(10), root, limits=Limits(signatures=30))
     assert not outcome.verified
-    assert "given up after" in outcome.reason
+    assert "given up after 0 paths and 31 signature checks" in outcome.reason
     leaf, ca = line(root, 1)
     assert complete([leaf, ca], root, limits=Limits(signatures=10)).verified
 
@@ -265,37 +350,128 @@ def test_length_is_limited(root: Issued, certificates: int) -> None:
         assert "no path of more than 32 certificates was followed" in outcome.reason
 
 
-def test_certificates_that_certify_each_other(root: Issued) -> None:
-    """Ten strangers, each certified by all others: a million paths, none of them good."""
-    cas = [authority(f"CA {number}") for number in range(10)]
-    mesh = [one.issue(other.name, key=other, ca=True) for one in cas for other in cas]
-    outcome = complete([cas[0].issue(), *mesh], root)
-    assert not outcome.verified
-    assert "given up after 250 paths" in outcome.reason
+def stranger_mesh(number: int) -> tuple[Issued, list[Issued]]:
+    """An intermediate, and its twin below CAs that nobody trusts and that all certify each
+    other: a thousand ways, all of good steps, that lead nowhere."""
+    intermediate, stranger = authority("I"), authority("Stranger")
+    mesh = [stranger.issue(f"M{each}", ca=True) for each in range(number)]
+    crossed = [a.issue(b.name, key=b, ca=True) for a, b in itertools.permutations(mesh, 2)]
+    return intermediate, [mesh[0].issue("I", key=intermediate, ca=True), *crossed]
 
 
-def test_judging_leaves_the_event_loop_alone(root: Issued) -> None:
-    """However many paths there are, others get their turn in between."""
+@pytest.mark.parametrize("number", [5, 10])
+def test_strangers_who_certify_each_other(root: Issued, number: int) -> None:
+    """They do not hide a good path, be it presented, known or fetched."""
+    intermediate, mesh = stranger_mesh(number)
+    good = root.issue("I", key=intermediate, ca=True, valid=OLD)
+    leaf = intermediate.issue()
+    expected = certificates(leaf, good, root)
+    assert complete([leaf, *mesh, good], root).path == expected
+    assert complete([leaf, *mesh], root, Shelf(known=[good])).path == expected
+    assert complete([leaf, *mesh], root, Shelf(fetched=[good])).path == expected
+    outcome = complete([leaf, *mesh], root)
+    assert outcome.reason == "unable to get local issuer certificate"
 
-    class Clock:
-        turns = 0
 
-    async def others() -> None:
-        while True:
-            Clock.turns += 1
-            await asyncio.sleep(0)
+def test_a_download_is_kept_for_the_leaf(root: Issued) -> None:
+    """Strangers with dead URLs cannot use up all downloads before the leaf is asked."""
+
+    class Web(Shelf):
+        """Ten dead URLs in each certificate, and a good one in the leaf."""
+
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            for _ in range(10):
+                if budget.downloads:
+                    budget.downloads -= 1
+                    self.asked.append(certificate)
+                    found = (Found(Certificate(good.der), "web"),) if certificate == end else ()
+                    yield Attempt("web", "answered", found)
+
+    intermediate, mesh = stranger_mesh(2)
+    good = root.issue("I", key=intermediate, ca=True, valid=OLD)
+    leaf = intermediate.issue()
+    (end,) = certificates(leaf)
+    web = Web()
+    assert complete([leaf, *mesh], root, web).path == certificates(leaf, good, root)
+    assert web.asked.count(end) == 1
+    assert len(web.asked) == 8
+
+
+def longest_stretch(
+    monkeypatch: pytest.MonkeyPatch, presented: Sequence[Issued], root: Issued, *shelves: Shelf
+) -> float:
+    """Milliseconds that the event loop was kept at most at a stretch by a completion, if a
+    signature check took one millisecond, and parsing a certificate as well."""
+    stretches: list[int] = []
+    verifier = verifier_for(root)
+    parsed: list[Certificate] = []
+
+    def clock() -> int:
+        return verifier.signatures + len(parsed)
+
+    def parse() -> Iterator[Certificate]:
+        for certificate in certificates(*presented):
+            parsed.append(certificate)
+            yield certificate
+
+    class Loop(asyncio.SelectorEventLoop):
+        """Its clock is read before and after it runs what is ready."""
+
+        def _run_once(self) -> None:
+            started = clock()
+            super()._run_once()  # type: ignore[misc]
+            stretches.append(clock() - started)
 
     async def main() -> None:
-        task = asyncio.create_task(others())
-        presented = certificates(*exploding(10))
-        completion = Completion(presented, verifier_for(root), [], Limits(slice=0))
-        assert not completion.complete_at_once().verified
-        assert Clock.turns == 0
+        completion = Completion(parse(), verifier, shelves)
+        completion.complete_at_once()
+        await asyncio.sleep(0)
         await completion.complete()
-        task.cancel()
 
-    asyncio.run(main())
-    assert Clock.turns > 50
+    monkeypatch.setattr(time, "thread_time", lambda: clock() / 1000)
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
+    assert clock() > 90
+    return max(stretches)
+
+
+@pytest.mark.parametrize("case", ["strangers", "twins", "trusted", "line", "duplicates"])
+def test_the_event_loop_gets_its_turn(
+    root: Issued, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every ten milliseconds, whatever is presented. (Real ones are for scripts/bench.)"""
+    intermediate, mesh = stranger_mesh(12)
+    leaf = intermediate.issue()
+    cases = {
+        "strangers": [leaf, *mesh],
+        "twins": exploding(14),
+        "trusted": trusted_mesh(root, 8),
+        "line": line(root, 99),
+        "duplicates": [leaf] * 100,
+    }
+    shelf = Shelf(fetched=[item for item in mesh[:20] for _ in range(10)])
+    # A slice, and what was begun before its end: the longest path takes 32 checks, twice.
+    assert longest_stretch(monkeypatch, cases[case], root, shelf) <= 10 + 2 * MAX_PATH_LENGTH + 2
+
+
+def test_presented_certificates_are_parsed_when_they_are_needed(root: Issued) -> None:
+    """And the time this takes counts: a hundred certificates are not parsed in one go."""
+    leaf, ca = line(root, 1)
+    taken: list[Certificate] = []
+
+    def presented() -> Iterator[Certificate]:
+        for certificate in certificates(leaf, *[ca] * 50):
+            taken.append(certificate)
+            yield certificate
+
+    completion = Completion(presented(), verifier_for(root), [], Limits(slice=0))
+    assert len(taken) == 1
+    completion.complete_at_once()
+    assert len(taken) == 2
+    assert asyncio.run(completion.complete()).verified
+    assert len(taken) == 51
 
 
 class Slow(Shelf):
@@ -361,17 +537,25 @@ def test_each_path_is_judged_once(root: Issued) -> None:
     real = verifier_for(root)
 
     class Recorder:
+        signatures = 0
+        above = staticmethod(real.above)
+        step = staticmethod(real.step)
+
         def judge(self, path: Path) -> Verdict:
             judged.append(path)
             return real.judge(path)
 
-    leaf, *cas = line(root, 3)
+    cas = [authority(f"CA {each}", excluded=["127.0.0.0/8"]) for each in range(3)]
+    crossed = [a.issue(b.name, key=b, ca=True) for a, b in itertools.permutations(cas, 2)]
+    anchored = [root.issue(ca.name, key=ca, ca=True, excluded=["127.0.0.0/8"]) for ca in cas]
+    leaf = cas[0].issue()
 
     async def main() -> Outcome:
-        return await Completion(certificates(leaf), Recorder(), [Shelf(fetched=cas)]).complete()
+        shelf = Shelf(fetched=[*anchored, *crossed])
+        return await Completion(certificates(leaf), Recorder(), [shelf]).complete()
 
-    assert asyncio.run(main()).verified
-    assert len(judged) == len(set(judged)) == 4
+    assert not asyncio.run(main()).verified
+    assert len(judged) == len(set(judged)) == 5
 
 
 def test_seconds(root: Issued) -> None:
@@ -380,6 +564,44 @@ def test_seconds(root: Issued) -> None:
     before = time.monotonic()
     outcome = complete([leaf], root, Shelf(fetched=[ca]))
     assert 0 < outcome.seconds <= time.monotonic() - before
+
+
+def test_callbacks_are_called_when_all_is_done(root: Issued) -> None:
+    """After what was found has been kept, and also when nothing was."""
+    events: list[str] = []
+
+    class Leasing(Shelf):
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            budget.when_done.append(lambda: events.append("done"))
+            async for attempt in super().fetch_issuers(certificate, budget):
+                yield attempt
+
+        def keep(self, found: Sequence[Found]) -> None:
+            events.append("kept")
+
+    leaf, ca = line(root, 1)
+    assert complete([leaf], root, Leasing(fetched=[ca])).verified
+    assert events == ["kept", "done"]
+    events.clear()
+    assert not complete([leaf], root, Leasing()).verified
+    assert events == ["done"]
+
+
+def test_what_lies_in_a_file_is_not_kept(root: Issued) -> None:
+    """The user has named the file, and may take it away again."""
+    leaf, lower, upper = line(root, 2)
+
+    class File(Shelf):
+        def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
+            found = super().known_issuers(certificate)
+            return [Found(item.certificate, "ca.pem", at_hand=True) for item in found]
+
+    memory = Shelf(known=[upper])
+    outcome = complete([leaf], root, File(known=[lower]), memory)
+    assert [found.place for found in outcome.found] == ["in ca.pem", "at shelf"]
+    assert memory.kept == list(certificates(upper))
 
 
 FAULTS: dict[str, Callable[[Issued], Issued]] = {

@@ -313,7 +313,7 @@ def test_presented_certificates_that_cannot_be_read(
     assert Wire(root, [leaf, odd], [Shelf(known=[ca])]).run().established
     unreadable = [leaf.der]
     wire = Wire(root, [leaf, odd], [Shelf(known=[ca])]).run()
-    assert wire.error == MISSING
+    assert wire.error == f"{MISSING} (the server's certificate cannot be read: odd)"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.sources import Attempt, Budget, Found
-from mitmproxy_aia.sources.memory import ORIGIN, MemorySource
+from mitmproxy_aia.sources.memory import NAME, MemorySource
 from tests.lab import Issued, authority
 
 
@@ -17,14 +17,16 @@ def known(source: MemorySource, issued: Issued) -> list[Certificate]:
 
 
 def test_knows_what_it_was_given() -> None:
-    """By the issuer's name, all that have it, with its own origin."""
+    """By the issuer's name, all that have it, and where each came from first."""
     one, other = authority("CA"), authority("CA")
     leaf = one.issue()
     source = MemorySource()
     assert known(source, leaf) == []
     source.keep(found(one, authority("another"), other))
     assert known(source, leaf) == [item.certificate for item in found(one, other)]
-    assert {item.origin for item in source.known_issuers(found(leaf)[0].certificate)} == {ORIGIN}
+    source.keep([Found(found(one)[0].certificate, "somewhere else")])
+    for item in source.known_issuers(found(leaf)[0].certificate):
+        assert (item.origin, item.cache, item.place) == ("http://ca.example/", NAME, "in memory")
 
 
 def test_a_certificate_is_kept_once() -> None:

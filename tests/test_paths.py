@@ -1,13 +1,14 @@
 """Path building: which paths are proposed, in what order. Nothing is verified here."""
 
 import datetime
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
 from mitmproxy_aia import paths
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.paths import Candidates, KeyMatch, Path, key_match
+from mitmproxy_aia.paths import Graph, KeyMatch, Path, Step, key_match
 from tests.lab import Issued, authority
 
 
@@ -15,66 +16,145 @@ def certificate(issued: Issued) -> Certificate:
     return Certificate.from_der(issued.der)
 
 
-def grow(
-    leaf: Issued, issuers: Iterable[Issued], worthy: Callable[[Path], bool] = lambda path: True
-) -> list[Path]:
-    """All paths that are proposed if `worthy` decides which of them grow."""
-    walk = paths.paths(certificate(leaf), Candidates(map(certificate, issuers)))
-    proposed = [next(walk)]
+def graph_over(leaf: Issued, candidates: Iterable[Issued]) -> Graph:
+    """The graph over `candidates` if every step is good."""
+    graph = Graph(certificate(leaf))
+    for candidate in candidates:
+        graph.add(certificate(candidate))
+    climb(graph, certificate(leaf))
+    return graph
+
+
+def climb(graph: Graph, *reached: Certificate) -> list[Step]:
+    """Takes all steps up from `reached` and what is above them. Returns them in their order."""
+    taken: list[Step] = []
+    queue = [*reached]
     while True:
-        try:
-            proposed.append(walk.send(worthy(proposed[-1])))
-        except StopIteration:
-            return proposed
+        for certificate in queue:
+            graph.look_for_issuers(certificate)
+        queue.clear()
+        step = graph.next_step()
+        if step is None:
+            return taken
+        taken.append(step)
+        if graph.climb(step):
+            queue.append(step[1])
+
+
+def proposed(leaf: Issued, candidates: Iterable[Issued], *anchored: Issued) -> Iterator[Path]:
+    """The paths to `anchored`, in their order."""
+    graph = graph_over(leaf, candidates)
+    distance = graph.distances(map(certificate, anchored))
+    for path in paths.paths(certificate(leaf), graph.issuers, distance):
+        if distance[path[-1]] == 0:
+            yield path
+
+
+def grow(leaf: Issued, candidates: Iterable[Issued], *anchored: Issued) -> list[Path]:
+    return [*proposed(leaf, candidates, *anchored)]
 
 
 def expected(*paths: tuple[Issued, ...]) -> list[Path]:
     return [tuple(map(certificate, path)) for path in paths]
 
 
-def test_no_issuers() -> None:
-    """The leaf alone is a path: a trust store may know its issuer."""
+def test_the_leaf_alone() -> None:
+    """It is a path if the trust store knows its issuer, and otherwise there is none."""
     leaf = authority().issue()
-    assert grow(leaf, []) == expected((leaf,))
+    assert grow(leaf, [], leaf) == expected((leaf,))
+    assert grow(leaf, []) == []
 
 
-def test_each_prefix_comes_before_what_grows_from_it() -> None:
+def test_shorter_paths_come_first() -> None:
     """leaf, then leaf - intermediate, then leaf - intermediate - root."""
     root = authority()
     intermediate = root.issue("intermediate", ca=True)
     leaf = intermediate.issue()
-    assert grow(leaf, [root, intermediate]) == expected(
+    candidates = [root, intermediate]
+    assert grow(leaf, candidates, root, leaf, intermediate) == expected(
         (leaf,), (leaf, intermediate), (leaf, intermediate, root)
     )
+    assert grow(leaf, candidates, root) == expected((leaf, intermediate, root))
 
 
 def test_strangers_are_no_issuers() -> None:
     """Only a certificate with the issuer's name can be next."""
     leaf = authority("A").issue()
-    assert grow(leaf, [authority("B"), leaf]) == expected((leaf,))
+    graph = graph_over(leaf, [authority("B"), leaf])
+    assert graph.reached == (certificate(leaf),)
+    assert graph.issuers(certificate(leaf)) == ()
 
 
-def test_depth_first_likeliest_first() -> None:
-    """Everything above the likelier issuer is tried before the less likely one."""
+def test_likelier_ones_come_first_among_equals() -> None:
+    """Two paths of one length: the issuer whose key identifier fits is tried first."""
     root = authority()
     likely = root.issue("intermediate", ca=True)
     leaf = likely.issue()
     unlikely = authority("other root").issue("intermediate", ca=True)
-    assert grow(leaf, [unlikely, root, likely]) == expected(
-        (leaf,), (leaf, likely), (leaf, likely, root), (leaf, unlikely)
-    )
+    for candidates in [unlikely, likely], [likely, unlikely]:
+        assert grow(leaf, candidates, unlikely, likely) == expected(
+            (leaf, likely), (leaf, unlikely)
+        )
 
 
-def test_a_path_that_is_refused_does_not_grow() -> None:
-    """`send(False)` turns to the next branch, and at the leaf to the end."""
+def test_bad_steps_are_in_no_path() -> None:
+    """What was not climbed is not reached, and nor is what is above it."""
     root = authority()
-    old = root.issue("intermediate", ca=True, expired=True)
-    new = root.issue("intermediate", ca=True, key=old)
-    leaf = old.issue()
-    assert grow(leaf, [root, old, new], lambda path: certificate(new) not in path) == expected(
-        (leaf,), (leaf, new), (leaf, old), (leaf, old, root)
-    )
-    assert grow(leaf, [root, old, new], lambda path: False) == expected((leaf,))
+    intermediate = root.issue("intermediate", ca=True)
+    leaf = certificate(intermediate.issue())
+    graph = Graph(leaf)
+    for candidate in root, intermediate:
+        assert graph.add(certificate(candidate))
+    graph.look_for_issuers(leaf)
+    assert graph.next_step() == (leaf, certificate(intermediate))
+    assert graph.next_step() is None
+    assert graph.reached == (leaf,)
+
+
+def test_where_no_anchor_is_in_reach_there_are_no_paths() -> None:
+    """Ten CAs that all certify each other; when one of them is below an anchor, there is."""
+    root = authority()
+    strangers = [authority(f"CA {number}") for number in range(10)]
+    mesh = [
+        one.issue(other.name, key=other, ca=True)
+        for one in strangers
+        for other in strangers
+        if one is not other
+    ]
+    intermediate = root.issue("CA 0", key=strangers[0], ca=True)
+    leaf = strangers[0].issue()
+    assert grow(leaf, mesh) == []
+    first = next(proposed(leaf, [*mesh, intermediate], intermediate))
+    assert [first] == expected((leaf, intermediate))
+
+
+def test_every_certificate_is_reached_once() -> None:
+    """However many ways lead to it; each step is told once, too."""
+    strangers = [authority(f"CA {number}") for number in range(5)]
+    mesh = [one.issue(other.name, key=other, ca=True) for one in strangers for other in strangers]
+    leaf = certificate(strangers[0].issue())
+    graph = Graph(leaf)
+    for candidate in mesh:
+        graph.add(certificate(candidate))
+    steps = climb(graph, leaf)
+    assert len(steps) == len(set(steps))
+    assert len(graph.reached) == len(set(graph.reached)) == 1 + len(mesh)
+
+
+def test_what_is_added_later_comes_first() -> None:
+    """It was brought because what was there before did not help."""
+    root = authority()
+    one, two, three = (root.issue("intermediate", ca=True) for _ in range(3))
+    leaf = certificate(one.issue(authority_key_identifier=False))
+    graph = Graph(leaf)
+    graph.add(certificate(one))
+    graph.add(certificate(two))
+    graph.look_for_issuers(leaf)
+    graph.next_step()
+    assert graph.add(certificate(three))
+    assert graph.next_step() == (leaf, certificate(three))
+    assert graph.next_step() is not None
+    assert graph.next_step() is None
 
 
 def test_cas_that_certify_each_other() -> None:
@@ -82,7 +162,9 @@ def test_cas_that_certify_each_other() -> None:
     a, b = authority("A"), authority("B")
     a_by_b, b_by_a = b.issue("A", ca=True, key=a), a.issue("B", ca=True, key=b)
     leaf = a.issue()
-    assert grow(leaf, [a_by_b, b_by_a]) == expected((leaf,), (leaf, a_by_b), (leaf, a_by_b, b_by_a))
+    assert grow(leaf, [a_by_b, b_by_a], a_by_b, b_by_a) == expected(
+        (leaf, a_by_b), (leaf, a_by_b, b_by_a)
+    )
 
 
 def test_never_twice_through_one_key() -> None:
@@ -91,8 +173,8 @@ def test_never_twice_through_one_key() -> None:
     one = root.issue("twin", ca=True)
     two = other.issue("twin", ca=True, key=one, valid=_dates(2))
     leaf = one.issue(valid=_dates(1))
-    assert grow(leaf, [one, two, root, other]) == expected(
-        (leaf,), (leaf, one), (leaf, one, root), (leaf, two), (leaf, two, other)
+    assert grow(leaf, [one, two, root, other], root, other) == expected(
+        (leaf, one, root), (leaf, two, other)
     )
 
 
@@ -101,15 +183,14 @@ def test_a_self_issued_ca_with_another_key_may_follow() -> None:
     old = authority("Lab Root")
     new = old.issue("Lab Root", ca=True)
     leaf = new.issue()
-    assert grow(leaf, [old, new])[:4] == expected(
-        (leaf,), (leaf, new), (leaf, new, old), (leaf, old)
-    )
+    assert (certificate(leaf), certificate(new), certificate(old)) in grow(leaf, [old, new], old)
 
 
 def test_a_self_signed_leaf_is_not_its_own_issuer() -> None:
     """Nor is another certificate of the same name and key."""
     leaf = authority("self", ca=False)
-    assert grow(leaf, [leaf, authority("self", key=leaf)]) == expected((leaf,))
+    graph = graph_over(leaf, [leaf, authority("self", key=leaf)])
+    assert graph.reached == (certificate(leaf),)
 
 
 def test_longest_path() -> None:
@@ -118,8 +199,31 @@ def test_longest_path() -> None:
     for number in range(1, paths.MAX_PATH_LENGTH + 1):
         chain.append(chain[-1].issue(f"CA {number}", ca=True))
     whole, shorter = chain[::-1], chain[-2::-1]
-    assert len(grow(whole[0], whole)[-1]) == paths.MAX_PATH_LENGTH == len(whole) - 1
-    assert grow(shorter[0], shorter)[-1] == expected(tuple(shorter))[0]
+    assert graph_over(whole[0], whole).too_high
+    assert not graph_over(whole[0], whole[:-2]).too_high
+    assert len(graph_over(whole[0], whole).reached) == paths.MAX_PATH_LENGTH == len(whole) - 1
+    assert grow(shorter[0], shorter, shorter[-1]) == expected(tuple(shorter))
+    # A longer way than the one on which a certificate was reached.
+    detour = Graph(certificate(whole[0]))
+    start = detour.reached[0]
+    longest = max(paths.paths(start, _issuers_in(whole), _Near()), key=len)
+    assert len(longest) == paths.MAX_PATH_LENGTH
+
+
+def _issuers_in(chain: list[Issued]) -> Callable[[Certificate], list[Certificate]]:
+    certificates = [certificate(item) for item in chain]
+    above = dict(itertools.pairwise(certificates))
+    return lambda below: [above[below]] if below in above else []
+
+
+class _Near(dict[Certificate, int]):
+    """An anchor is always one step away."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __missing__(self, _: Certificate) -> int:
+        return 1
 
 
 def _dates(days_ago: int) -> tuple[datetime.datetime, datetime.datetime]:
@@ -139,7 +243,11 @@ def test_order_of_issuers(turned: bool) -> None:
     silent_root = authority(ca.name, key=ca, subject_key_identifier=False)
     wrong = signer.issue(ca.name, ca=True)
     order = [*map(certificate, (new, old, ca, silent, silent_root, wrong))]
-    assert Candidates(order[::-1] if turned else order).issuers(leaf) == order
+    graph = Graph(leaf)
+    for candidate in order[::-1] if turned else order:
+        graph.add(candidate)
+    graph.look_for_issuers(leaf)
+    assert [graph.next_step() for _ in order] == [(leaf, issuer) for issuer in order]
 
 
 def test_key_match() -> None:
@@ -158,11 +266,7 @@ def test_key_match() -> None:
 
 def test_candidates_are_held_once() -> None:
     """`add` tells what is new."""
-    ca = authority()
-    candidates = Candidates([certificate(ca)])
-    leaf = certificate(ca.issue())
-    assert not candidates.add(certificate(ca))
-    assert (len(candidates), leaf in candidates) == (1, False)
-    assert candidates.add(leaf)
-    assert (len(candidates), leaf in candidates) == (2, True)
-    assert candidates.issuers(leaf) == [certificate(ca)]
+    ca = certificate(authority())
+    graph = Graph(certificate(authority().issue()))
+    assert graph.add(ca)
+    assert not graph.add(ca)

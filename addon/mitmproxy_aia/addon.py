@@ -6,18 +6,18 @@ import functools
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 
 from mitmproxy_aia import handshake
 from mitmproxy_aia.certificates import Certificate, printable
-from mitmproxy_aia.completion import Completion, Limits, Outcome
+from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.sources import IssuerSource
 from mitmproxy_aia.sources.aia import AiaSource
 from mitmproxy_aia.sources.download import Downloader
-from mitmproxy_aia.sources.memory import ORIGIN as MEMORY
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
 
@@ -119,7 +119,7 @@ class Aia:
         if self._aia is not None:
             self._aia.close()
 
-    def _begin(self, presented: Sequence[Certificate], verifier: Verifier) -> Completion:
+    def _begin(self, presented: Iterable[Certificate], verifier: Verifier) -> Completion:
         if self._aia is None:
             self._aia = AiaSource(Downloader(lambda: self._settings.timeout))
             self._sources = (MemorySource(), self._aia)
@@ -133,10 +133,7 @@ class Aia:
                 f"{address} sent a certificate chain that could not be completed: {outcome.reason}"
             )
             return
-        where = ", ".join(
-            f'"{item.certificate.name}" {"in" if item.origin == MEMORY else "at"} {item.origin}'
-            for item in outcome.found
-        )
+        where = ", ".join(f'"{item.certificate.name}" {item.place}' for item in outcome.found)
         logger.log(
             logging.INFO if self._is_news(address, outcome) else logging.DEBUG,
             f"{address} sent an incomplete chain; found {where or 'a path in what it sent'} "

@@ -2,23 +2,25 @@
 
     presented -> what is known locally -> what has to be waited for -> verdict
 
-Candidates are collected, paths over them are judged one by one, and as long as none is good
-the certificate on top of the most promising path is asked for its issuers. That certificate
-is the one at the end of the longest path that has no fault but a missing issuer.
+As long as no path over the candidates at hand is good, the certificates that good steps have
+led to are asked for their issuers, one after the other, and the search goes on with each
+answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.paths import MAX_PATH_LENGTH, Candidates, Path, paths
+from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.paths import Path
+from mitmproxy_aia.search import Judge, Search
 from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource
-from mitmproxy_aia.verification import Fault, Verdict
+from mitmproxy_aia.verification import Fault
 
 PRESENTED = "the server"
 """Origin of the certificates that the server sent."""
@@ -26,30 +28,8 @@ ATTEMPTS_TOLD = 12
 """How many attempts are named in a reason: a server must not be able to flood a log."""
 GRACE = 1.0
 """Seconds after the deadline in which sources have to come back and say what happened."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one completion may cost at most."""
-
-    seconds: float = 10.0
-    """All waiting together (`aia_timeout`)."""
-    downloads: int = 10
-    nesting: int = 6
-    """Downloads that each depend on the certificate the one before has brought."""
-    candidates: int = 250
-    paths: int = 250
-    """Paths judged."""
-    signatures: int = 1_000
-    """Signature checks."""
-    slice: float = 0.01
-    """Seconds of CPU time spent on judging paths until the event loop gets its turn."""
-
-
-class Judge(Protocol):
-    """What a completion asks of `verification.Verifier`."""
-
-    def judge(self, path: Path) -> Verdict: ...
+DOWNLOADS_FOR_THE_LEAF = 3
+"""Kept back for its caIssuers URLs, whatever else the server presents."""
 
 
 @dataclass(frozen=True)
@@ -77,162 +57,149 @@ class Outcome:
     def reason(self) -> str:
         """Why not, in OpenSSL's words, and then in brackets what was tried."""
         text = self.fault.text if self.fault else ""
-        attempts = [str(attempt) for attempt in self.attempts[:ATTEMPTS_TOLD]]
-        if len(self.attempts) > ATTEMPTS_TOLD:
-            attempts.append(f"and {len(self.attempts) - ATTEMPTS_TOLD} more")
+        counted = Counter(str(attempt) for attempt in self.attempts).items()
+        told = [f"{text} ({n} times)" if n > 1 else text for text, n in counted]
+        attempts = told[:ATTEMPTS_TOLD]
+        if len(told) > ATTEMPTS_TOLD:
+            attempts.append(f"and {len(told) - ATTEMPTS_TOLD} more")
         aia = [f"AIA: {'; '.join(attempts)}"] if attempts else []
         tried = "; ".join([*aia, *self.notes])
         return f"{text} ({tried})" if tried else text
 
 
-@dataclass
 class Completion:
     """One completion. Call `complete_at_once()`; if that is not verified, await
     `complete()`, which goes on from there.
 
-    `presented` is what the server sent, leaf first; it must not be empty. `sources` are
-    asked in their order.
+    `presented` is what the server sent, leaf first; there must be a leaf. What comes after it
+    is taken only when it is needed, so it may be an iterator that has yet to parse it.
+    `sources` are asked in their order.
     """
 
-    presented: Sequence[Certificate]
-    verifier: Judge
-    sources: Sequence[IssuerSource]
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        self._leaf = self.presented[0]
+    def __init__(
+        self,
+        presented: Iterable[Certificate],
+        verifier: Judge,
+        sources: Sequence[IssuerSource],
+        limits: Limits | None = None,
+    ) -> None:
         self._started = time.monotonic()
-        self._candidates = Candidates()
-        self._origins: dict[Certificate, str] = {}
+        self._sources = sources
+        self._limits = limits or Limits()
+        self._presented: Iterator[Certificate] = iter(presented)
+        self._leaf = next(self._presented)
+        self._search = Search(self._leaf, verifier, self._limits, self._look_up)
+        self._found: dict[Certificate, Found] = {}
         self._nesting: dict[Certificate, int] = {}
-        self._looked_up: set[Certificate] = set()
-        self._verdicts: dict[Path, Verdict] = {}
-        self._verified: Path = ()
         self._attempts: list[Attempt] = []
         self._notes: dict[str, None] = {}
-        self._signatures = 0
-        self._asked: dict[Certificate, AsyncGenerator[Attempt, None]] = {}
-        self._exhausted: set[Certificate] = set()
-        for certificate in self.presented:
-            self._add(Found(certificate, PRESENTED), nesting=0)
+        self._asking: dict[Certificate, AsyncGenerator[Attempt, None]] = {}
+        self._asked: set[Certificate] = set()
 
     def complete_at_once(self) -> Outcome:
         """Tries what is known locally, without waiting for anything."""
-        slice_ends = time.thread_time() + self.limits.slice
-        for _ in self._search():
+        slice_ends = time.thread_time() + self._limits.slice
+        for _ in self._work():
             if time.thread_time() >= slice_ends:
                 break
         return self._outcome()
 
     async def complete(self) -> Outcome:
-        """Tries everything. Lets the event loop run while it waits and while it judges."""
-        budget = Budget(time.monotonic() + self.limits.seconds, self.limits.downloads)
+        """Tries everything. Lets the event loop run while it waits and while it searches."""
+        budget = Budget(time.monotonic() + self._limits.seconds, self._limits.downloads)
         try:
-            async with asyncio.timeout(self.limits.seconds + GRACE):
-                await self._ask_for_issuers(budget)
-        except TimeoutError:
-            self._note(f"given up after {self.limits.seconds:g} s")
+            try:
+                async with asyncio.timeout(self._limits.seconds + GRACE):
+                    await self._ask_for_issuers(budget)
+            except TimeoutError:
+                self._note(f"given up after {self._limits.seconds:g} s")
+            if budget.overdrawn:
+                self._note(
+                    f"no more than {self._limits.downloads} downloads are made for one chain"
+                )
+            return self._outcome()
         finally:
-            for attempts in self._asked.values():
+            for attempts in self._asking.values():
                 await attempts.aclose()
-        if budget.overdrawn:
-            self._note(f"no more than {self.limits.downloads} downloads are made for one chain")
-        return self._outcome()
+            for callback in budget.when_done:
+                callback()
 
     async def _ask_for_issuers(self, budget: Budget) -> None:
-        await self._search_gently()
-        while not self._finished and (certificate := self._next_to_ask()) is not None:
-            attempt = await anext(self._attempts_for(certificate, budget), None)
+        await self._work_gently()
+        while not self._search.verified and (certificate := self._next_to_ask(budget)) is not None:
+            attempt = await self._ask(certificate, budget)
+            # There may be many with nothing to say, and that takes no waiting.
+            await asyncio.sleep(0)
             if attempt is None:
-                self._exhausted.add(certificate)
                 continue
             self._attempts.append(attempt)
-            for found in attempt.found:
-                self._add(found, nesting=self._nesting[certificate] + 1)
             if attempt.found:
-                await self._search_gently()
+                self._search.allow_more()
+                for found in attempt.found:
+                    self._add(found, nesting=self._nesting.get(certificate, 0) + 1)
+                await self._work_gently()
 
-    @property
-    def _finished(self) -> bool:
-        """There is a verdict, or no judging left in the budget."""
-        return (
-            bool(self._verified)
-            or len(self._verdicts) >= self.limits.paths
-            or self._signatures >= self.limits.signatures
-        )
+    def _work(self) -> Generator[None, None, None]:
+        for certificate in self._presented:
+            self._add(Found(certificate, PRESENTED), nesting=0)
+            yield
+        yield from self._search.run()
 
-    def _add(self, found: Found, nesting: int) -> None:
-        if len(self._candidates) == self.limits.candidates:
-            self._note(f"only {self.limits.candidates} certificates were looked at")
-        elif self._candidates.add(found.certificate):
-            self._origins[found.certificate] = found.origin
-            self._nesting[found.certificate] = nesting
-
-    def _search(self) -> Generator[None, None, None]:
-        """Judges paths over the candidates until one is good, all are refused or the budget
-        is spent. Yields after each one judged; goes on where the last search ended."""
-        walk = paths(self._leaf, self._candidates)
-        path = next(walk)
-        while True:
-            verdict = self._verdicts.get(path)
-            if verdict is None:
-                if self._finished:
-                    self._note(f"given up after {len(self._verdicts)} paths")
-                    return
-                verdict = self._verdicts[path] = self.verifier.judge(path)
-                self._signatures += verdict.signatures
-                if verdict.verified:
-                    self._verified = verdict.verified
-                    return
-                yield
-            if verdict.growable:
-                self._look_up(path[-1])
-                if len(path) == MAX_PATH_LENGTH:
-                    self._note(f"no path of more than {MAX_PATH_LENGTH} certificates was followed")
-            try:
-                path = walk.send(verdict.growable)
-            except StopIteration:
-                return
-
-    async def _search_gently(self) -> None:
-        slice_ends = time.thread_time() + self.limits.slice
-        for _ in self._search():
+    async def _work_gently(self) -> None:
+        slice_ends = time.thread_time() + self._limits.slice
+        for _ in self._work():
             if time.thread_time() >= slice_ends:
                 await asyncio.sleep(0)
-                slice_ends = time.thread_time() + self.limits.slice
+                slice_ends = time.thread_time() + self._limits.slice
 
-    def _look_up(self, certificate: Certificate) -> None:
-        """Adds what the sources know of the issuers of `certificate`, once."""
-        if certificate in self._looked_up:
-            return
-        self._looked_up.add(certificate)
-        for source in self.sources:
+    def _add(self, found: Found, nesting: int) -> None:
+        if self._search.add(found.certificate):
+            self._found[found.certificate] = found
+            self._nesting[found.certificate] = nesting
+
+    def _look_up(self, certificate: Certificate) -> Iterator[Certificate]:
+        """What the sources know of the issuers of `certificate`."""
+        for source in self._sources:
             for found in source.known_issuers(certificate):
-                self._add(found, nesting=0)
+                self._found.setdefault(found.certificate, found)
+                self._nesting.setdefault(found.certificate, 0)
+                yield found.certificate
 
-    def _next_to_ask(self) -> Certificate | None:
-        """The certificate on top of the longest path that lacks nothing but an issuer, among
-        those that have more to tell and are not nested too deep."""
+    def _next_to_ask(self, budget: Budget) -> Certificate | None:
+        """Of those that were reached and may have more to tell: the last one that a download
+        has brought; then the last one reached, which most likely lacks just its issuer; then
+        the leaf, so that no stranger stands in its way; then the others."""
         waiting = [
-            path
-            for path, verdict in self._verdicts.items()
-            if verdict.growable
-            and path[-1] not in self._exhausted
-            and self._nesting[path[-1]] < self.limits.nesting
+            certificate
+            for certificate in self._search.reached
+            if certificate not in self._asked
+            and self._nesting.get(certificate, 0) < self._limits.nesting
+            and self._search.may_grow(certificate)
         ]
-        return max(waiting, key=len)[-1] if waiting else None
+        if not waiting:
+            return None
+        leaf = waiting[:1] if waiting[0] == self._leaf else []
+        if leaf and budget.downloads <= DOWNLOADS_FOR_THE_LEAF:
+            return self._leaf
+        fetched = [certificate for certificate in waiting if self._nesting.get(certificate)]
+        under_way = [certificate for certificate in waiting if certificate in self._asking]
+        next_presented = leaf if self._asked else waiting
+        return (fetched or under_way or next_presented or waiting)[-1]
 
-    def _attempts_for(
-        self, certificate: Certificate, budget: Budget
-    ) -> AsyncGenerator[Attempt, None]:
-        if certificate not in self._asked:
-            self._asked[certificate] = self._ask_all(certificate, budget)
-        return self._asked[certificate]
+    async def _ask(self, certificate: Certificate, budget: Budget) -> Attempt | None:
+        """The next answer of the sources to what the issuers of `certificate` are."""
+        if certificate not in self._asking:
+            self._asking[certificate] = self._ask_all(certificate, budget)
+        attempt = await anext(self._asking[certificate], None)
+        if attempt is None:
+            del self._asking[certificate]
+            self._asked.add(certificate)
+        return attempt
 
     async def _ask_all(
         self, certificate: Certificate, budget: Budget
     ) -> AsyncGenerator[Attempt, None]:
-        for source in self.sources:
+        for source in self._sources:
             attempts = source.fetch_issuers(certificate, budget)
             try:
                 async for attempt in attempts:
@@ -244,24 +211,20 @@ class Completion:
         self._notes[note] = None
 
     def _outcome(self) -> Outcome:
+        path = self._search.verified
         found = tuple(
-            Found(certificate, self._origins[certificate])
-            for certificate in self._verified[1:-1]
-            if self._origins.get(certificate, PRESENTED) != PRESENTED
+            self._found[certificate]
+            for certificate in path[1:-1]
+            if certificate in self._found and self._found[certificate].origin != PRESENTED
         )
-        for source in self.sources if found else ():
-            source.keep(found)
+        to_keep = [item for item in found if not item.at_hand]
+        for source in self._sources if to_keep else ():
+            source.keep(to_keep)
         return Outcome(
-            path=self._verified,
-            fault=None if self._verified else self._most_telling_fault(),
+            path=path,
+            fault=None if path else self._search.fault,
             found=found,
             attempts=tuple(self._attempts),
-            notes=tuple(self._notes),
+            notes=(*self._search.notes, *self._notes),
             seconds=time.monotonic() - self._started,
         )
-
-    def _most_telling_fault(self) -> Fault | None:
-        """That of the path which got furthest: the longest one, and among equals one without
-        a fault of its own."""
-        path = max(self._verdicts, key=lambda path: (len(path), self._verdicts[path].growable))
-        return self._verdicts[path].fault

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 Handshake = Generator[commands.Command, Any, tuple[bool, str | None]]
 """(done, error), as TunnelLayer.receive_handshake_data returns it."""
 
+_FAILED = "Certificate verify failed"
+"""As mitmproxy words it."""
 _SET_BY_A_HANDSHAKE = ("timestamp_tls_setup", "certificate_list", "alpn", "cipher", "tls_version")
 
 
@@ -55,8 +57,9 @@ class AiaCompleteHook(commands.StartHook):
     pause: Pause
 
 
-Begin = Callable[[Sequence[Certificate], Verifier], Completion]
-"""Starts the completion of a presented chain."""
+Begin = Callable[[Iterable[Certificate], Verifier], Completion]
+"""Starts the completion of a presented chain, leaf first. Raises ValueError if the leaf cannot
+be read."""
 Conclude = Callable[[Outcome], None]
 """Takes note of what came of it."""
 
@@ -149,9 +152,13 @@ class _Watch:
     def _decide(self) -> Generator[commands.Command, Any, str | None]:
         """None if the chain was completed and verified, else the error for the client."""
         outcome: Outcome | None = None
+        error = self._forgiven[0].text
         try:
             verifier = Verifier.for_connection(self._connection, self._security_level)
-            completion = self._begin(_presented(self._connection), verifier)
+            try:
+                completion = self._begin(_presented(self._connection), verifier)
+            except ValueError as unreadable:
+                return f"{_FAILED}: {error} ({unreadable})"
             outcome = completion.complete_at_once()
             if not outcome.verified:
                 pause = Pause(completion)
@@ -164,23 +171,18 @@ class _Watch:
             outcome = None
         if outcome is not None and outcome.verified:
             return None
-        return f"Certificate verify failed: {outcome.reason if outcome else self._forgiven[0].text}"
+        return f"{_FAILED}: {outcome.reason if outcome else error}"
 
 
-def _presented(connection: SSL.Connection) -> tuple[Certificate, ...]:
-    """What the server sent, in its order, leaf first. Raises ValueError if the leaf cannot be
-    read; of the others, those that cannot are left out."""
-    chain = [
-        crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-        for certificate in connection.get_peer_cert_chain() or ()
-    ]
-    presented = [Certificate.from_der(der) for der in chain[:1]]
-    for der in chain[1:]:
+def _presented(connection: SSL.Connection) -> Iterator[Certificate]:
+    """What the server sent, in its order, leaf first, each parsed when it is taken. Raises
+    ValueError if the leaf cannot be read; of the others, those that cannot are left out."""
+    for position, certificate in enumerate(connection.get_peer_cert_chain() or ()):
         try:
-            presented.append(Certificate.from_der(der))
-        except ValueError:
-            continue
-    return tuple(presented)
+            yield Certificate.from_der(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+        except ValueError as error:
+            if position == 0:
+                raise ValueError(f"the server's certificate cannot be read: {error}") from error
 
 
 def _seal(layer: tls_layers.ServerTLSLayer) -> None:

@@ -1,23 +1,33 @@
 """Path building: from a leaf and candidate issuers to the paths worth judging, in order.
 
-RFC 4158 section 2.4 explained to a colleague: a path is grown from the leaf upwards. The
-issuers of its last certificate are the candidates that carry the right name; each of them
-makes a longer path. We walk that tree depth first, likeliest branch first, and never come
-back to a key that is on the path already (section 5.2), so two CAs that certify each other
-do not send us round in circles. Nothing is checked here: no signature, no date. Whoever
-judges the paths says which are worth growing further.
+RFC 4158 section 2.4 explained to a colleague. Certificates are the nodes of a graph, and from
+each of them steps lead up to its issuers. We start at the leaf. The candidates that carry the
+name of its issuer may be one step up; somebody else finds out which of these steps are good (a
+signature, dates: what can be said of two certificates alone). Good steps take us higher, and
+there we ask the same again, once for each certificate however many ways lead to it.
+
+Where trust anchors are in reach there are paths: ways from the leaf up that never come back
+to a key (section 5.2), so two CAs that certify each other do not send us round in circles.
+They are told shortest first, and among equals likeliest first. A certificate from which no
+way leads to a trust anchor is part of none, so strangers who all certify each other cost a
+check for each step, and not a path for each way through them.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Generator, Iterable
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from itertools import count
 
 from mitmproxy_aia.certificates import Certificate
 
 Path = tuple[Certificate, ...]
-"""Leaf first; each certificate is (by name) issued by the one after it."""
+"""Leaf first; each certificate is issued by the one after it."""
+Step = tuple[Certificate, Certificate]
+"""A certificate and one that may be its issuer."""
 
 MAX_PATH_LENGTH = 32
 """Certificates in a path. Real ones have five at most."""
@@ -31,33 +41,129 @@ class KeyMatch(IntEnum):
     MISMATCH = 2
 
 
-class Candidates:
-    """Certificates that may be issuers, found by their subject. Each is held once."""
+Likelihood = tuple[KeyMatch, bool, datetime.timedelta]
 
-    def __init__(self, certificates: Iterable[Certificate] = ()) -> None:
-        self._by_subject: dict[bytes, list[Certificate]] = {}
-        self._all: set[Certificate] = set()
-        for certificate in certificates:
-            self.add(certificate)
 
-    def add(self, certificate: Certificate) -> bool:
-        """Returns whether it is new."""
-        if certificate in self._all:
+class Graph:
+    """The certificates above `leaf`, as far as they are known.
+
+    Whoever climbs it takes a `next_step()`, looks whether it is good and, if so, calls
+    `climb()`; and `look_for_issuers()` of what was reached in that way.
+    """
+
+    def __init__(self, leaf: Certificate) -> None:
+        self._candidates: dict[bytes, list[Certificate]] = {}
+        self._known: set[Certificate] = set()
+        self._steps: deque[Step] = deque()
+        self._in_search_of: dict[bytes, list[Certificate]] = {}
+        self._path_to: dict[Certificate, Path] = {leaf: (leaf,)}
+        self._issuers: dict[Certificate, list[Certificate]] = {}
+        self.too_high = False
+        """Whether there was more above `MAX_PATH_LENGTH`."""
+
+    def add(self, candidate: Certificate) -> bool:
+        """Returns whether it is new. Steps to it come next: it was brought for a reason."""
+        if candidate in self._known:
             return False
-        self._all.add(certificate)
-        self._by_subject.setdefault(certificate.subject, []).append(certificate)
+        self._known.add(candidate)
+        self._candidates.setdefault(candidate.subject, []).append(candidate)
+        for certificate in self._in_search_of.get(candidate.subject, ()):
+            self._steps.appendleft((certificate, candidate))
         return True
 
-    def __len__(self) -> int:
-        return len(self._all)
+    def look_for_issuers(self, certificate: Certificate) -> None:
+        """Adds the steps up from `certificate`, likeliest first. To be called once for each."""
+        if len(self._path_to[certificate]) == MAX_PATH_LENGTH:
+            self.too_high = True
+            return
+        self._in_search_of.setdefault(certificate.issuer, []).append(certificate)
+        named = self._candidates.get(certificate.issuer, ())
+        self._steps.extend(
+            (certificate, issuer)
+            for issuer in sorted(named, key=lambda issuer: likelihood(certificate, issuer))
+        )
 
-    def __contains__(self, certificate: Certificate) -> bool:
-        return certificate in self._all
+    def next_step(self) -> Step | None:
+        """The next step to be looked at; none twice."""
+        while self._steps:
+            certificate, issuer = self._steps.popleft()
+            if _identity(certificate) != _identity(issuer):
+                return certificate, issuer
+        return None
 
-    def issuers(self, certificate: Certificate) -> list[Certificate]:
-        """Those whose name is the issuer's name of `certificate`, likeliest first."""
-        named = self._by_subject.get(certificate.issuer, ())
-        return sorted(named, key=lambda issuer: likelihood(certificate, issuer))
+    def climb(self, step: Step) -> bool:
+        """Takes note that `step` is good. Returns whether its issuer is reached only now."""
+        certificate, issuer = step
+        self._issuers.setdefault(certificate, []).append(issuer)
+        if issuer in self._path_to:
+            return False
+        self._path_to[issuer] = (*self._path_to[certificate], issuer)
+        return True
+
+    @property
+    def reached(self) -> Sequence[Certificate]:
+        """What good steps have led to, in the order in which it was reached: the leaf first."""
+        return tuple(self._path_to)
+
+    def path_to(self, certificate: Certificate) -> Path:
+        """The way on which `certificate` was reached first. It may come back to a key."""
+        return self._path_to[certificate]
+
+    def path_over(self, step: Step) -> Path | None:
+        """That way and one step more; None if it comes back to a key."""
+        certificate, issuer = step
+        path = (*self._path_to[certificate], issuer)
+        return path if len(set(map(_identity, path))) == len(path) else None
+
+    def issuers(self, certificate: Certificate) -> Sequence[Certificate]:
+        """Where the good steps from `certificate` lead."""
+        return self._issuers.get(certificate, ())
+
+    def distances(self, anchored: Iterable[Certificate]) -> dict[Certificate, int]:
+        """How many steps it takes at least from a certificate to one of `anchored`. Those from
+        which none is in reach are left out."""
+        below: dict[Certificate, list[Certificate]] = {}
+        for certificate, issuers in self._issuers.items():
+            for issuer in issuers:
+                below.setdefault(issuer, []).append(certificate)
+        distance = dict.fromkeys(anchored, 0)
+        queue = deque(distance)
+        while queue:
+            issuer = queue.popleft()
+            for certificate in below.get(issuer, ()):
+                if certificate not in distance:
+                    distance[certificate] = distance[issuer] + 1
+                    queue.append(certificate)
+        return distance
+
+
+def paths(
+    leaf: Certificate,
+    issuers: Callable[[Certificate], Iterable[Certificate]],
+    distance: Mapping[Certificate, int],
+) -> Iterator[Path]:
+    """Every simple path up from `leaf` over certificates that have a `distance`, each before
+    those that grow from it; ways that may be completed in fewer steps come first.
+
+    A path leads to a trust anchor where the distance of its last certificate is 0. Those in
+    between are told as well, so that whoever counts sees that they cost something.
+    """
+    number = count()
+    # The number keeps certificates themselves from being compared.
+    waiting: list[tuple[int, tuple[Likelihood, ...], int, Path]] = []
+    if leaf in distance:
+        waiting.append((distance[leaf], (), next(number), (leaf,)))
+    while waiting:
+        _, likelihoods, _, path = heapq.heappop(waiting)
+        yield path
+        if len(path) == MAX_PATH_LENGTH:
+            continue
+        used = {_identity(certificate) for certificate in path}
+        for issuer in issuers(path[-1]):
+            if issuer in distance and _identity(issuer) not in used:
+                steps = len(path) + distance[issuer]
+                likely = (*likelihoods, likelihood(path[-1], issuer))
+                heapq.heappush(waiting, (steps, likely, next(number), (*path, issuer)))
 
 
 def key_match(certificate: Certificate, issuer: Certificate) -> KeyMatch:
@@ -68,9 +174,7 @@ def key_match(certificate: Certificate, issuer: Certificate) -> KeyMatch:
     return KeyMatch.MATCH if wanted == offered else KeyMatch.MISMATCH
 
 
-def likelihood(
-    certificate: Certificate, issuer: Certificate
-) -> tuple[KeyMatch, bool, datetime.timedelta]:
+def likelihood(certificate: Certificate, issuer: Certificate) -> Likelihood:
     """A sort key; the likeliest issuer of `certificate` sorts first.
 
     BoringSSL's order (pki/path_builder.cc): key identifier match, then not self-issued (a
@@ -81,31 +185,6 @@ def likelihood(
 
 
 _LATEST = datetime.datetime.max.replace(tzinfo=datetime.UTC)
-
-
-def paths(leaf: Certificate, candidates: Candidates) -> Generator[Path, bool, None]:
-    """Every simple path upwards from `leaf` over `candidates`, each prefix before the paths
-    that grow from it.
-
-    After each path, send whether it is worth growing: `paths.send(True)` goes on with the
-    issuers of its last certificate, `False` turns to the next branch.
-    """
-    if (yield (leaf,)):
-        yield from _grow((leaf,), frozenset({_identity(leaf)}), candidates)
-
-
-def _grow(
-    path: Path, used: frozenset[tuple[bytes, bytes]], candidates: Candidates
-) -> Generator[Path, bool, None]:
-    if len(path) == MAX_PATH_LENGTH:
-        return
-    for issuer in candidates.issuers(path[-1]):
-        identity = _identity(issuer)
-        if identity in used:
-            continue
-        longer = (*path, issuer)
-        if (yield longer):
-            yield from _grow(longer, used | {identity}, candidates)
 
 
 def _identity(certificate: Certificate) -> tuple[bytes, bytes]:

@@ -31,6 +31,7 @@ from mitmproxy_aia.paths import Path
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 
+# OpenSSL's names for what it finds at depth 0 and for the same fault further up.
 _OTHER_ABOVE_THE_LEAF = {
     errors.DEPTH_ZERO_SELF_SIGNED_CERT: errors.SELF_SIGNED_CERT_IN_CHAIN,
     errors.EE_KEY_TOO_SMALL: errors.CA_KEY_TOO_SMALL,
@@ -54,6 +55,11 @@ class Fault:
     def of(cls, code: int, depth: int) -> Fault:
         return cls(code, depth, error_text(code))
 
+    @property
+    def self_signed(self) -> bool:
+        """Whether there is nothing above the certificate, for OpenSSL and for us."""
+        return self.code == errors.DEPTH_ZERO_SELF_SIGNED_CERT
+
     def raised_by(self, depth: int) -> Fault:
         """The fault as it is called in a path with `depth` more certificates below."""
         if depth and self.code in _OTHER_ABOVE_THE_LEAF:
@@ -67,14 +73,12 @@ class Verdict:
 
     `verified` is the whole path, leaf to trust anchor, or None. `fault` is None only then.
     `growable` tells that the path has no fault of its own: with another certificate on top
-    it may still lead to a trust anchor. `signatures` is how many signature checks it has
-    taken at most.
+    it may still lead to a trust anchor.
     """
 
     verified: Path | None
     fault: Fault | None
     growable: bool
-    signatures: int = 0
 
 
 _Chain = list[crypto.X509]
@@ -104,7 +108,7 @@ class Verifier:
         self._security_level = security_level
         self._signatures = 0
         self._above: dict[Certificate, _Chain | Fault] = {}
-        self._links: dict[tuple[Certificate, Certificate], Fault | None] = {}
+        self._steps: dict[tuple[Certificate, Certificate], Fault | None] = {}
 
     @classmethod
     def for_connection(cls, connection: SSL.Connection, security_level: int | None) -> Verifier:
@@ -119,40 +123,65 @@ class Verifier:
             security_level=security_level,
         )
 
+    @property
+    def signatures(self) -> int:
+        """How many signature checks there were so far, at most."""
+        return self._signatures
+
+    def above(self, certificate: Certificate) -> Fault | None:
+        """None if the trust store has an anchor above `certificate`, or is it itself."""
+        result = self._chain_above(certificate)
+        return result if isinstance(result, Fault) else None
+
+    def step(self, certificate: Certificate, issuer: Certificate) -> Fault | None:
+        """What is wrong with one step of a path, by itself: the signature, dates, whether
+        the issuer is a CA, strength. Depth 0 is `certificate`.
+
+        This decides nothing but what need not be looked at further. It costs one signature
+        check for each pair, however many paths the pair is part of.
+        """
+        step = certificate, issuer
+        if step not in self._steps:
+            try:
+                pair = [_x509(certificate), _x509(issuer)]
+                result = self._verify(_store_of(pair[1:], partial=True), pair[:1])
+                self._steps[step] = result if isinstance(result, Fault) else self._weakness(pair)
+            except crypto.Error:
+                self._steps[step] = _unreadable(1)
+        return self._steps[step]
+
     def judge(self, path: Path) -> Verdict:
         """A verdict on the path that begins with `path` and goes on to a trust anchor."""
-        before = self._signatures
         try:
-            verified, fault, growable = self._judge(path)
+            return self._judge(path)
         except crypto.Error:
-            # OpenSSL cannot even parse a certificate that `cryptography` can.
-            _lib.ERR_clear_error()
-            verified, fault, growable = None, Fault.of(errors.UNSPECIFIED, len(path) - 1), False
-        return Verdict(verified, fault, growable, self._signatures - before)
+            return Verdict(None, _unreadable(len(path) - 1), False)
 
-    def _judge(self, path: Path) -> tuple[Path | None, Fault | None, bool]:
+    def _judge(self, path: Path) -> Verdict:
         top = len(path) - 1
         above = self._chain_above(path[-1])
         if isinstance(above, Fault):
-            if top > 0 and (fault := self._link_fault(path[-2], path[-1])):
-                return None, fault.raised_by(top - 1), False
-            # Above a self-signed certificate there is nothing, for OpenSSL and for us.
-            return None, above.raised_by(top), above.code != errors.DEPTH_ZERO_SELF_SIGNED_CERT
+            if top > 0 and (fault := self.step(path[-2], path[-1])):
+                return Verdict(None, fault.raised_by(top - 1), False)
+            return Verdict(None, above.raised_by(top), not above.self_signed)
         whole = [*map(_x509, path[:-1]), *above]
         # The last of `above` is the anchor, be it the only one.
         verified = self._check(whole, [*(above[1:] or above), *self._trusted_copies(path)])
         if not isinstance(verified, Fault):
-            return tuple(map(_certificate, verified)), None, False
+            return Verdict(tuple(map(_certificate, verified)), None, False)
         # Is the fault in the path, or only in what the trust store has above it?
         lower = whole[: top + 1]
         own = self._check(lower, lower[-1:], partial=True)
-        return None, verified, not isinstance(own, Fault)
+        return Verdict(None, verified, not isinstance(own, Fault))
 
     def _chain_above(self, certificate: Certificate) -> _Chain | Fault:
         """`certificate` and what the connection's trust store has above it, up to a trust
         anchor. Only the trust store is asked: there are no untrusted certificates."""
         if certificate not in self._above:
-            self._above[certificate] = self._verify(self._store, [_x509(certificate)])
+            try:
+                self._above[certificate] = self._verify(self._store, [_x509(certificate)])
+            except crypto.Error:
+                self._above[certificate] = _unreadable(0)
         return self._above[certificate]
 
     def _trusted_copies(self, path: Path) -> _Chain:
@@ -167,20 +196,6 @@ class Verifier:
             for trusted in chain[1:]
             if _certificate(trusted).der in ders
         ]
-
-    def _link_fault(self, certificate: Certificate, issuer: Certificate) -> Fault | None:
-        """What is wrong with one step of a path, by itself: the signature, dates, whether
-        the issuer is a CA, strength. Depth 0 is `certificate`.
-
-        This decides nothing but what need not be looked at further. It costs one signature
-        check for each pair, however many paths the pair is part of.
-        """
-        link = certificate, issuer
-        if link not in self._links:
-            pair = [_x509(certificate), _x509(issuer)]
-            result = self._verify(_store_of(pair[1:], partial=True), pair[:1])
-            self._links[link] = result if isinstance(result, Fault) else self._weakness(pair)
-        return self._links[link]
 
     def _check(self, chain: _Chain, trusted: _Chain, *, partial: bool = False) -> _Chain | Fault:
         """Has OpenSSL verify exactly this chain, as the connection would, if `trusted` and no
@@ -236,6 +251,12 @@ def _store_of(trusted: _Chain, *, partial: bool) -> crypto.X509Store:
     if partial:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     return store
+
+
+def _unreadable(depth: int) -> Fault:
+    """OpenSSL cannot even parse a certificate that `cryptography` can."""
+    _lib.ERR_clear_error()
+    return Fault.of(errors.UNSPECIFIED, depth)
 
 
 def _assert(result: int) -> None:

@@ -6,7 +6,7 @@ source is only ever asked to keep what was part of a verified path.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,10 +15,24 @@ from mitmproxy_aia.certificates import Certificate
 
 @dataclass(frozen=True)
 class Found:
-    """A certificate and where it came from, in words or as a URL."""
+    """A certificate that may be an issuer, and where it came from.
+
+    `origin` is where it was first met: a URL, a file, or a server (host:port). `cache` is the
+    name of the cache that remembered it since ("memory"), or empty. `at_hand` says that no
+    cache need remember it: it lies in a file that the user has named.
+    """
 
     certificate: Certificate
     origin: str
+    cache: str = ""
+    at_hand: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it was found this time, to follow its name: `in memory`, `at http://...`."""
+        if self.cache or self.at_hand:
+            return f"in {self.cache or self.origin}"
+        return f"at {self.origin}"
 
 
 @dataclass(frozen=True)
@@ -43,13 +57,15 @@ class Budget:
 
     `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs, and
     `overdrawn` is set where there would have been more. What a source puts into `in_use`
-    lives as long as the completion.
+    lives as long as the completion, and what it puts into `when_done` is called when the
+    completion has ended, after `keep`. It must not raise.
     """
 
     deadline: float
     downloads: int
     overdrawn: bool = False
     in_use: list[object] = field(default_factory=list)
+    when_done: list[Callable[[], None]] = field(default_factory=list)
 
 
 class IssuerSource(Protocol):
@@ -68,5 +84,6 @@ class IssuerSource(Protocol):
         ...
 
     def keep(self, found: Sequence[Found]) -> None:
-        """Remembers intermediates. Called with those of a verified path, and no others."""
+        """Remembers intermediates. Called with those of a verified path, and no others; also
+        with what this source gave itself. Must not block and must not raise."""
         ...

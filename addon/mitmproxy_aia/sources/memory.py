@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.sources import Attempt, Budget, Found
 
-ORIGIN = "memory"
+NAME = "memory"
 CAPACITY = 2_000
 """Certificates. The web uses about 1,900 intermediates; one takes some 10 kB when parsed."""
 
@@ -19,7 +19,7 @@ class MemorySource:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._kept: OrderedDict[Certificate, None] = OrderedDict()
+        self._kept: OrderedDict[Certificate, str] = OrderedDict()
         self._by_subject: dict[bytes, dict[Certificate, None]] = {}
 
     def __len__(self) -> int:
@@ -31,7 +31,11 @@ class MemorySource:
         for issuer in named:
             if issuer.not_after < now:
                 self._drop(issuer)
-        return [Found(issuer, ORIGIN) for issuer in named if issuer in self._kept]
+        return [
+            Found(issuer, self._kept[issuer], cache=NAME)
+            for issuer in named
+            if issuer in self._kept
+        ]
 
     async def fetch_issuers(
         self, certificate: Certificate, budget: Budget
@@ -44,7 +48,7 @@ class MemorySource:
     def keep(self, found: Sequence[Found]) -> None:
         for item in found:
             certificate = item.certificate
-            self._kept[certificate] = None
+            self._kept.setdefault(certificate, item.origin)
             self._kept.move_to_end(certificate)
             self._by_subject.setdefault(certificate.subject, {})[certificate] = None
         while len(self._kept) > self._capacity:

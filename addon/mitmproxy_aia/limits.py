@@ -1,0 +1,26 @@
+"""What one completion may cost at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of these, what is met first ends a completion or a part of it."""
+
+    seconds: float = 10.0
+    """All waiting together (`aia_timeout`)."""
+    downloads: int = 10
+    nesting: int = 6
+    """Downloads that each depend on the certificate the one before has brought."""
+    candidates: int = 250
+    """Certificates looked at as issuers, because some certificate names them."""
+    paths: int = 250
+    """Paths judged."""
+    steps: int = 5_000
+    """Steps taken to enumerate paths."""
+    signatures: int = 1_000
+    """Signature checks."""
+    slice: float = 0.01
+    """Seconds of CPU time spent until the event loop gets its turn."""

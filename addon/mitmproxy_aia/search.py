@@ -1,0 +1,238 @@
+"""The search for a verified path over the candidates at hand, in small steps and bounded.
+
+It climbs from the leaf and judges each path that reaches a trust anchor on the way. Where
+that has found nothing good, all other paths to the anchors that were reached are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Protocol
+
+from mitmproxy_aia import errors
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.paths import MAX_PATH_LENGTH, Graph, KeyMatch, Path, Step, key_match, paths
+from mitmproxy_aia.verification import Fault, Verdict
+
+PATHS_A_DOWNLOAD = 25
+"""Paths that are judged when a download has brought something, whatever was spent before."""
+SIGNATURES_A_DOWNLOAD = 100
+
+_NOT_THE_ISSUER = frozenset(
+    {
+        errors.UNABLE_TO_GET_ISSUER_CERT,
+        errors.UNABLE_TO_DECRYPT_CERT_SIGNATURE,
+        errors.UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY,
+        errors.CERT_SIGNATURE_FAILURE,
+        errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+        errors.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        errors.NO_ISSUER_PUBLIC_KEY,
+        errors.SIGNATURE_ALGORITHM_MISMATCH,
+    }
+)
+"""What OpenSSL says of a step to a certificate that only has the right name. It tells a person
+nothing, unless the key identifier says that this should be the issuer."""
+
+
+_NO_ANCHOR = _NOT_THE_ISSUER | {
+    errors.DEPTH_ZERO_SELF_SIGNED_CERT,
+    errors.SELF_SIGNED_CERT_IN_CHAIN,
+    errors.UNSPECIFIED,
+}
+
+
+def _leads_to_an_anchor(above: Fault | None) -> bool:
+    """OpenSSL looks for the trust anchor first, and only then at anything else."""
+    return above is None or above.code not in _NO_ANCHOR
+
+
+class Judge(Protocol):
+    """What a search asks of `verification.Verifier`."""
+
+    @property
+    def signatures(self) -> int: ...
+
+    def above(self, certificate: Certificate) -> Fault | None: ...
+
+    def step(self, certificate: Certificate, issuer: Certificate) -> Fault | None: ...
+
+    def judge(self, path: Path) -> Verdict: ...
+
+
+class Search:
+    """One search. `look_up` gives what is known of the issuers of a certificate, and is asked
+    only after all that was presented has been tried."""
+
+    def __init__(
+        self,
+        leaf: Certificate,
+        verifier: Judge,
+        limits: Limits,
+        look_up: Callable[[Certificate], Iterable[Certificate]],
+    ) -> None:
+        self._leaf = leaf
+        self._verifier = verifier
+        self._limits = limits
+        self._look_up = look_up
+        self._graph = Graph(leaf)
+        self._not_climbed = [leaf]
+        self._not_looked_up: list[Certificate] = []
+        self._verdicts: dict[Path, Verdict] = {}
+        self._growable: set[Certificate] = set()
+        self._looked_at: set[Certificate] = set()
+        self._paths_left = limits.paths
+        self._signatures_until = limits.signatures
+        self._candidates_left = limits.candidates
+        self._notes: dict[str, None] = {}
+        # How far it got (to a trust anchor, good steps, a fault only at the end), and the fault.
+        self._explanations: list[tuple[tuple[bool, int, bool], Fault]] = []
+        self.verified: Path = ()
+        """The path from the leaf to a trust anchor, once it is found."""
+
+    @property
+    def reached(self) -> Sequence[Certificate]:
+        """The leaf and what good steps have led to from there, in that order."""
+        return self._graph.reached
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Which limits were met."""
+        return tuple(self._notes)
+
+    def add(self, candidate: Certificate) -> bool:
+        """Returns whether it is new."""
+        return self._graph.add(candidate)
+
+    def allow_more(self) -> None:
+        """For what was not presented: the server must not be able to use up what it takes to
+        look at that."""
+        self._paths_left = max(self._paths_left, PATHS_A_DOWNLOAD)
+        self._candidates_left = max(self._candidates_left, PATHS_A_DOWNLOAD)
+        self._signatures_until = max(
+            self._signatures_until, self._verifier.signatures + SIGNATURES_A_DOWNLOAD
+        )
+
+    def run(self) -> Generator[None, None, None]:
+        """Searches until a path is verified, everything was tried or the limits are met.
+        Yields between pieces of work that take well below a millisecond each."""
+        alone = (self._leaf,)
+        if alone not in self._verdicts and self._verifier.above(self._leaf) is None:
+            self._explain(self._judge(alone), steps=0)
+        yield from self._climb()
+        if not self.verified:
+            yield from self._judge_all()
+        if self._graph.too_high:
+            self._note(f"no path of more than {MAX_PATH_LENGTH} certificates was followed")
+
+    def may_grow(self, certificate: Certificate) -> bool:
+        """Whether an issuer of `certificate`, which was reached, could still be of use: not
+        if it is self-signed, nor if every path to it has a fault of its own."""
+        fault = self._verifier.above(certificate)
+        if fault is not None:
+            return not fault.self_signed
+        return certificate in self._growable
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why no path is good, as the one which got furthest tells it: up to a trust anchor
+        if one did, else over the most good steps; and rather by what is wrong with the next
+        certificate than by its being missing."""
+        explanations = [*self._explanations]
+        for certificate in self.reached:
+            height = len(self._graph.path_to(certificate)) - 1
+            if (fault := self._verifier.above(certificate)) is not None:
+                rank = _leads_to_an_anchor(fault), height, False
+                explanations.append((rank, fault.raised_by(height)))
+        if not explanations:
+            return None
+        return max(explanations, key=lambda explanation: explanation[0])[1]
+
+    def _climb(self) -> Generator[None, None, None]:
+        while not self.verified:
+            while self._not_climbed:
+                certificate = self._not_climbed.pop(0)
+                self._graph.look_for_issuers(certificate)
+                self._not_looked_up.append(certificate)
+                yield
+            step = None if self._spent else self._graph.next_step()
+            if step is not None:
+                self._try(step)
+            elif self._not_looked_up:
+                self._look_up_one()
+            else:
+                return
+            yield
+
+    def _look_up_one(self) -> None:
+        known = self._look_up(self._not_looked_up.pop())
+        if sum(self.add(candidate) for candidate in known):
+            self.allow_more()
+
+    def _try(self, step: Step) -> None:
+        certificate, issuer = step
+        if issuer not in self._looked_at:
+            if self._candidates_left == 0:
+                self._note(f"only {len(self._looked_at)} certificates were looked at")
+                return
+            self._candidates_left -= 1
+            self._looked_at.add(issuer)
+        above = self._verifier.above(issuer)
+        path = self._graph.path_over(step)
+        if path is not None and above is None and self._paths_left > 0:
+            # Before the step is looked at: most often the path is good, and so is the step.
+            self._judge(path)
+            if self.verified:
+                return
+        fault = self._verifier.step(certificate, issuer)
+        steps = len(self._graph.path_to(certificate))
+        if fault is None:
+            if self._graph.climb(step):
+                self._not_climbed.append(issuer)
+            if path is not None and path in self._verdicts:
+                self._explain(self._verdicts[path], steps)
+        elif fault.code not in _NOT_THE_ISSUER or key_match(*step) is KeyMatch.MATCH:
+            rank = _leads_to_an_anchor(above), steps - 1, True
+            self._explanations.append((rank, fault.raised_by(steps - 1)))
+
+    def _judge_all(self) -> Generator[None, None, None]:
+        anchored = [each for each in self.reached if self._verifier.above(each) is None]
+        distance = self._graph.distances(anchored)
+        for steps, path in enumerate(paths(self._leaf, self._graph.issuers, distance)):
+            if distance[path[-1]] == 0 and path not in self._verdicts:
+                if self._spent:
+                    return
+                self._explain(self._judge(path), steps=len(path) - 1)
+                if self.verified:
+                    return
+            if steps == self._limits.steps:
+                self._note(f"given up after {steps} steps")
+                return
+            yield
+
+    def _judge(self, path: Path) -> Verdict:
+        if path not in self._verdicts:
+            self._paths_left -= 1
+            verdict = self._verdicts[path] = self._verifier.judge(path)
+            self.verified = verdict.verified or ()
+            if verdict.growable:
+                self._growable.add(path[-1])
+        return self._verdicts[path]
+
+    @property
+    def _spent(self) -> bool:
+        if self._paths_left > 0 and self._verifier.signatures < self._signatures_until:
+            return False
+        self._note(
+            f"given up after {len(self._verdicts)} paths "
+            f"and {self._verifier.signatures} signature checks"
+        )
+        return True
+
+    def _explain(self, verdict: Verdict, steps: int) -> None:
+        """Keeps why a path to a trust anchor is not good; all its steps are."""
+        if verdict.fault is not None:
+            self._explanations.append(((True, steps, verdict.growable), verdict.fault))
+
+    def _note(self, note: str) -> None:
+        self._notes[note] = None
