@@ -19,7 +19,7 @@ from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.errors import curable
 from mitmproxy_aia.verification import error_text
 from tests.differential import brute_force
-from tests.differential.pki import CA_FAULTS, LEAF_FAULTS, Built, Edge, Entity, Pki
+from tests.differential.pki import CA_FAULTS, CA_LIMITS, LEAF_FAULTS, Built, Edge, Entity, Pki
 from tests.differential.strategies import pkis
 from tests.lab import Issued, authority
 from tests.test_completion import Shelf, certificates
@@ -99,7 +99,9 @@ def test_cryptography(pki: Pki) -> None:
 
 def verdict_of_cryptography(built: Built) -> str:
     """Why not; empty if the server is accepted. It is given every certificate there is."""
-    store = Store([root.certificate for root in built.trusted])
+    # Others than OpenSSL take whatever is in the trust store for an anchor.
+    anchors = [issued.certificate for issued in built.trusted]
+    store = Store([anchor for anchor in anchors if anchor.subject == anchor.issuer])
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     verifier = PolicyBuilder().store(store).build_server_verifier(address)
     try:
@@ -127,6 +129,13 @@ def test_faults_of_authorities_are_faults(fault: str) -> None:
     assert path is not None
     assert [issued.name for issued in path] == ["Leaf", "Lower", "Upper", "Root"]
     assert brute_force.valid_path(bad, bad.build()) is None
+
+
+@pytest.mark.parametrize("limit", CA_LIMITS)
+def test_limits_of_authorities_are_no_faults(limit: str) -> None:
+    """Alone they harm no path as short as this."""
+    pki = line(ca_fault=limit)
+    assert brute_force.valid_path(pki, pki.build()) is not None
 
 
 @pytest.mark.parametrize("fault", LEAF_FAULTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # OpenSSL's include/openssl/x509_vfy.h. pyOpenSSL's bindings have most of these by name, but
-# not in all supported versions.
+# not all, and not in all supported versions.
 UNSPECIFIED = 1
 UNABLE_TO_GET_ISSUER_CERT = 2
 UNABLE_TO_DECRYPT_CERT_SIGNATURE = 4
@@ -23,6 +23,10 @@ PATH_LENGTH_EXCEEDED = 25
 INVALID_PURPOSE = 26
 KEYUSAGE_NO_CERTSIGN = 32
 UNHANDLED_CRITICAL_EXTENSION = 34
+INVALID_NON_CA = 37
+PROXY_PATH_LENGTH_EXCEEDED = 38
+KEYUSAGE_NO_DIGITAL_SIGNATURE = 39
+PROXY_CERTIFICATES_NOT_ALLOWED = 40
 INVALID_EXTENSION = 41
 INVALID_POLICY_EXTENSION = 42
 UNSUPPORTED_EXTENSION_FEATURE = 45
@@ -36,14 +40,19 @@ UNSUPPORTED_NAME_SYNTAX = 53
 EE_KEY_TOO_SMALL = 66
 CA_KEY_TOO_SMALL = 67
 CA_MD_TOO_WEAK = 68
-SIGNATURE_ALGORITHM_MISMATCH = 76
-UNSUPPORTED_SIGNATURE_ALGORITHM = 78
+PROXY_SUBJECT_NAME_VIOLATION = 72
+UNSUPPORTED_SIGNATURE_ALGORITHM = 76
+SIGNATURE_ALGORITHM_MISMATCH = 77
 INVALID_CA = 79
 EC_KEY_EXPLICIT_PARAMS = 94
+DUPLICATE_EXTENSION = 104  # since OpenSSL 4.1
 
-# The fault lies with an issuer, or the choice of it, at whatever depth it is found.
+# The fault lies with an issuer, or the choice of it, at whatever depth it is found. Name
+# constraints are an issuer's, but the depth is that of the certificate whose names they meet;
+# "unspecified" is what OpenSSL says where there are too many of both to compare.
 _CURABLE_ANYWHERE = frozenset(
     {
+        UNSPECIFIED,
         UNABLE_TO_GET_ISSUER_CERT,
         UNABLE_TO_DECRYPT_CERT_SIGNATURE,
         UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY,
@@ -75,12 +84,18 @@ _CURABLE_ABOVE_THE_LEAF = frozenset(
         INVALID_PURPOSE,
         KEYUSAGE_NO_CERTSIGN,
         UNHANDLED_CRITICAL_EXTENSION,
+        INVALID_NON_CA,
+        PROXY_PATH_LENGTH_EXCEEDED,
+        KEYUSAGE_NO_DIGITAL_SIGNATURE,
+        PROXY_CERTIFICATES_NOT_ALLOWED,
+        PROXY_SUBJECT_NAME_VIOLATION,
         INVALID_EXTENSION,
         INVALID_POLICY_EXTENSION,
         UNSUPPORTED_EXTENSION_FEATURE,
         UNNESTED_RESOURCE,
         CA_KEY_TOO_SMALL,
         EC_KEY_EXPLICIT_PARAMS,
+        DUPLICATE_EXTENSION,
         CA_MD_TOO_WEAK,
     }
 )
@@ -88,5 +103,6 @@ _CURABLE_ABOVE_THE_LEAF = frozenset(
 
 def curable(code: int, depth: int) -> bool:
     """Whether another path could cure OpenSSL's verification error `code` at `depth` (0 is
-    the leaf). Everything else (host name, the leaf's dates, revocation, ...) is final."""
+    the leaf). Everything else (host name, the leaf's dates, revocation, ...) is final; so are
+    the errors that OpenSSL has for flags which mitmproxy does not set (X509_STRICT, ...)."""
     return code in _CURABLE_ANYWHERE or (depth > 0 and code in _CURABLE_ABOVE_THE_LEAF)

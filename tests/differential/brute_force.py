@@ -65,13 +65,15 @@ def accepts(
 
     client.set_connect_state()
     server.set_accept_state()
-    return _shake_hands(client, server)
+    return shake_hands(client, server)
 
 
-def _shake_hands(client: SSL.Connection, server: SSL.Connection) -> bool:
-    """Whether the client is content."""
+def shake_hands(client: SSL.Connection, server: SSL.Connection) -> bool:
+    """Whether the client is content. Both have no socket; their states have been set."""
     for _ in range(10):
         for side, other in (client, server), (server, client):
+            # What an earlier failure has left there, this side would be blamed for.
+            _lib.ERR_clear_error()
             try:
                 side.do_handshake()
             except SSL.WantReadError:

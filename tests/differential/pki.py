@@ -31,6 +31,12 @@ CA_FAULTS: dict[str, Options] = {
     "false identifier": {"subject_key_identifier": b"false"},
     "wrong key": {},
 }
+CA_LIMITS: dict[str, Options] = {
+    "path length 1": {"path_length": 1},
+    "permitted here": {"permitted": ["127.0.0.0/8"]},
+    "excluded elsewhere": {"excluded": ["10.0.0.0/8"]},
+}
+"""What is no fault by itself, and harms some paths or none."""
 LEAF_FAULTS: dict[str, Options] = {
     "expired": {"expired": True},
     "not yet valid": {"not_yet_valid": True},
@@ -69,7 +75,8 @@ def _entity(_number: int, name: str, key: KeyKind) -> Issued:
 
 @dataclass(frozen=True)
 class Edge:
-    """A certificate for `subject` (None: the leaf) from `issuer`, with at most one fault."""
+    """A certificate for `subject` (None: the leaf) from `issuer`, with at most one fault or
+    limit."""
 
     subject: Entity | None
     issuer: Entity
@@ -85,19 +92,19 @@ class Edge:
         return STRANGER if self.fault == "wrong key" else self.issuer.number
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
         return self.subject.name if self.subject else "Leaf"
 
     @property
     def _options(self) -> Options:
-        faults = CA_FAULTS if self.subject else LEAF_FAULTS
+        faults = CA_FAULTS | CA_LIMITS if self.subject else LEAF_FAULTS
         options: Options = {"ca": True} if self.subject else {}
         if not self.identifiers:
             options |= {"subject_key_identifier": False, "authority_key_identifier": False}
         return options | (faults[self.fault] if self.fault else {})
 
     def text(self) -> str:
-        words = [repr(self._name)]
+        words = [repr(self.name)]
         if self.subject:
             words.append(f"key={self.subject.variable}")
         words += [f"{name}={value!r}" for name, value in self._options.items()]
@@ -120,7 +127,7 @@ def _issue(edge: Edge) -> Issued:
         options["key"] = _entity(0, "Leaf", "rsa1024")
     if edge.fault == "wrong key":
         options["signed_by"] = _entity(STRANGER, "Stranger", "ec256")
-    return edge.issuer.build().issue(edge._name, **cast(Options, options))
+    return edge.issuer.build().issue(edge.name, **cast(Options, options))
 
 
 @dataclass(frozen=True, repr=False)

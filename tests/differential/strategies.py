@@ -1,8 +1,10 @@
 """How hypothesis draws PKIs: small, mostly connected, with faults here and there."""
 
+import dataclasses
+
 from hypothesis import strategies as st
 
-from tests.differential.pki import CA_FAULTS, LEAF_FAULTS, Edge, Entity, Pki
+from tests.differential.pki import CA_FAULTS, CA_LIMITS, LEAF_FAULTS, Edge, Entity, Pki
 
 PRESENTED, KNOWN, FETCHED = 1, 2, 4
 
@@ -18,6 +20,7 @@ PRESENTED, KNOWN, FETCHED = 1, 2, 4
 #   is given the right path (as in leaf <- CA 0 <- CA 1 <- CA 0 with another key).
 # - Self-issued certificates, whose issuer has the same name and another key: they do not count
 #   for a path length in RFC 5280 (4.2.1.9) and in OpenSSL. cryptography counts them.
+# - Meshes: cryptography follows every way through them, which may take minutes.
 _OUTSIDE_THE_PROFILE = {"no basic constraints", "false identifier"}
 WELL_FORMED_FAULTS = tuple(fault for fault in CA_FAULTS if fault not in _OUTSIDE_THE_PROFILE)
 WELL_FORMED_LEAF_FAULTS = tuple(fault for fault in LEAF_FAULTS if fault != "RSA 1024")
@@ -36,8 +39,10 @@ def faults(names: tuple[str, ...], number: int) -> st.SearchStrategy[str | None]
 
 @st.composite
 def pkis(draw: st.DrawFn, *, well_formed: bool = False) -> Pki:
-    """2 to 6 entities. With `well_formed` only what `cryptography` judges as OpenSSL does."""
+    """2 to 6 entities, and sometimes a mesh of others. With `well_formed` only what
+    `cryptography` judges as OpenSSL does."""
     ca_faults = faults(WELL_FORMED_FAULTS if well_formed else tuple(CA_FAULTS), 3)
+    limits = faults(tuple(CA_LIMITS), 3)
     leaf_faults = faults(WELL_FORMED_LEAF_FAULTS if well_formed else tuple(LEAF_FAULTS), 10)
     anchors = draw(st.integers(1, 2))
     entities = draw(_entities(anchors))
@@ -48,7 +53,7 @@ def pkis(draw: st.DrawFn, *, well_formed: bool = False) -> Pki:
     def edge(subject: Entity, issuer: Entity) -> None:
         if well_formed and subject.name == issuer.name and subject != issuer:
             return
-        fault = draw(ca_faults)
+        fault = draw(ca_faults) or draw(limits)
         edges.append(Edge(subject, issuer, fault, draw(identifiers), len(edges)))
         if fault and subject != issuer and draw(st.booleans()):
             edges.append(Edge(subject, issuer, None, draw(identifiers), len(edges)))
@@ -69,22 +74,65 @@ def pkis(draw: st.DrawFn, *, well_formed: bool = False) -> Pki:
     somewhere = st.sampled_from((PRESENTED, KNOWN, FETCHED, KNOWN, FETCHED, *range(1, 8)))
     anywhere = st.one_of(st.just(0), somewhere)
     places = [draw(anywhere if n < anchors else somewhere) for n in range(len(edges))]
+    if not well_formed and draw(one_in(8)):
+        mesh, leaf = draw(_mesh(entities, leaf))
+        edges += mesh
+        places += [draw(somewhere)] * len(mesh)
     presented = [number for number, place in enumerate(places) if place & PRESENTED]
     if draw(one_in(4)):
         presented += presented[:1]
     order = draw(st.permutations(presented))
+    trusted = [*range(anchors)]
+    if draw(one_in(3)):
+        trusted += draw(_trusted_intermediate(edges, trusted))
     return Pki(
         tuple(entities),
         leaf,
         tuple(edges),
-        trusted=tuple(range(anchors)),
+        trusted=tuple(trusted),
         presented=tuple(order),
         known=tuple(number for number, place in enumerate(places) if place & KNOWN),
         fetched=tuple(number for number, place in enumerate(places) if place & FETCHED),
     )
 
 
-# Trusted roots have different names: see test_trusted_roots_of_one_name.
+@st.composite
+def _mesh(draw: st.DrawFn, entities: list[Entity], leaf: Edge) -> tuple[list[Edge], Edge]:
+    """Strangers, added to `entities`, who have all certified each other, once or twice: there
+    are hundreds of ways through them, and no trust anchor is above them.
+
+    Either they have certified the issuer of the leaf as well, so that its other certificates
+    have twins which lead nowhere. Or one of them issues the leaf, and that issuer certifies
+    another, with a twin of its certificate that is of no use. Returns the new certificates
+    and the leaf.
+    """
+    first, below = len(entities), leaf.issuer
+    strangers = [Entity(n, f"CA {n}") for n in range(first, first + draw(st.integers(3, 5)))]
+    entities += strangers
+    edges = [
+        Edge(subject, issuer, copy=copy)
+        for copy in range(draw(st.integers(1, 2)))
+        for subject in strangers
+        for issuer in strangers
+        if subject != issuer
+    ]
+    if draw(st.booleans()):
+        edges += [Edge(below, stranger) for stranger in strangers]
+        return edges, leaf
+    edges += [Edge(strangers[-1], below, "expired"), Edge(strangers[-1], below)]
+    return edges, dataclasses.replace(leaf, issuer=strangers[0])
+
+
+# As an anchor OpenSSL takes it only with X509_V_FLAG_PARTIAL_CHAIN, which mitmproxy does not
+# set: all that it is good for is being in the way, or being the same as one from elsewhere.
+def _trusted_intermediate(edges: list[Edge], anchors: list[int]) -> st.SearchStrategy[list[int]]:
+    """One more certificate for the trust store, if there is a suitable one."""
+    names = {edges[number].name for number in anchors}
+    suitable = [number for number, edge in enumerate(edges) if edge.name not in names]
+    return st.sampled_from(suitable).map(lambda number: [number]) if suitable else st.just([])
+
+
+# Trusted certificates have different names: see test_trusted_roots_of_one_name.
 @st.composite
 def _entities(draw: st.DrawFn, anchors: int) -> list[Entity]:
     entities: list[Entity] = []
