@@ -56,14 +56,16 @@ class Budget:
     """What one completion may still spend on waiting.
 
     `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs, and
-    `overdrawn` is set where there would have been more. What a source puts into `in_use`
-    lives as long as the completion, and what it puts into `when_done` is called when the
-    completion has ended, after `keep`. It must not raise.
+    `overdrawn` is set where there would have been more. `frozen` says why nothing may be
+    downloaded at all, if so; a source then tells what it would have downloaded. What a source
+    puts into `in_use` lives as long as the completion, and what it puts into `when_done` is
+    called when the completion has ended, after `keep`. It must not raise.
     """
 
     deadline: float
     downloads: int
     overdrawn: bool = False
+    frozen: str = ""
     in_use: list[object] = field(default_factory=list)
     when_done: list[Callable[[], None]] = field(default_factory=list)
 
@@ -86,4 +88,12 @@ class IssuerSource(Protocol):
     def keep(self, found: Sequence[Found]) -> None:
         """Remembers intermediates. Called with those of a verified path, and no others; also
         with what this source gave itself. Must not block and must not raise."""
+        ...
+
+
+class ClosableSource(IssuerSource, Protocol):
+    """One that does something in the background."""
+
+    def close(self) -> None:
+        """Ends that. Safe when the event loop is gone, and twice."""
         ...
