@@ -1,0 +1,81 @@
+"""Issuers remembered on disk, in a SQLite file that several proxies may share."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import threading
+from collections.abc import AsyncGenerator, Sequence
+
+from mitmproxy_aia.cache import CacheError, Entry
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.sources import Attempt, Budget, Found
+from mitmproxy_aia.sources.sqlite_cache import resolved
+from mitmproxy_aia.sources.sqlite_errors import Locked
+from mitmproxy_aia.sources.sqlite_file import open_to_read
+from mitmproxy_aia.sources.sqlite_rows import Database
+from mitmproxy_aia.sources.sqlite_writer import Writer
+
+
+class SqliteSource:
+    """An `IssuerSource`. `path` is opened when it is first asked, and made when something is
+    first kept.
+
+    Lookups read the file where they are called, without ever waiting for another process; all
+    else happens in a thread. With a file that cannot be used, nothing is known and nothing
+    kept, a warning is logged, and later it is tried again.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = resolved(path)
+        self.name = self.path.name
+        self._reading = threading.Lock()
+        self._database: Database | None = None
+        self._closed = False
+        self._writer = Writer(self.path)
+
+    def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
+        now = datetime.datetime.now(datetime.UTC)
+        with self._reading:
+            entries = self._look_up(certificate.issuer, now)
+        for entry in entries:
+            self._writer.note(entry)
+        return [Found(entry.certificate, entry.origin, cache=self.name) for entry in entries]
+
+    async def fetch_issuers(
+        self, certificate: Certificate, budget: Budget
+    ) -> AsyncGenerator[Attempt, None]:
+        """Nothing to wait for."""
+        nothing: tuple[Attempt, ...] = ()
+        for attempt in nothing:
+            yield attempt
+
+    def keep(self, found: Sequence[Found]) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        for item in found:
+            self._writer.put(Entry(item.certificate, item.origin, now, now))
+
+    def close(self) -> None:
+        """Writes what is still to be written, within seconds. It knows and keeps nothing more."""
+        with self._reading:
+            self._closed = True
+            self._close_file()
+        self._writer.close()
+
+    def _look_up(self, subject: bytes, now: datetime.datetime) -> list[Entry]:
+        try:
+            if self._database and not self._database.current:
+                self._close_file()
+            if self._database is None and not self._closed and not self._writer.resting:
+                self._database = open_to_read(self.path)
+            return self._database.issuers(subject, now.timestamp()) if self._database else []
+        except CacheError as fault:
+            if not isinstance(fault, Locked):
+                self._close_file()
+            self._writer.examine(fault)
+            return []
+
+    def _close_file(self) -> None:
+        if self._database:
+            self._database.close()
+            self._database = None
