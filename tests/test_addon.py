@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from mitmproxy import connection, exceptions
@@ -15,6 +16,7 @@ from mitmproxy.test import taddons
 
 from mitmproxy_aia import Aia
 from mitmproxy_aia.addon import _address
+from mitmproxy_aia.options import NAMES
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
 from tests.lab.proxy import ADDON
@@ -35,7 +37,7 @@ def own_world(root: Issued) -> Iterator[World]:
 
 
 def order(world: World, what: str) -> Reply:
-    return curl(f"http://control.test/{what}", proxy=world.proxy)
+    return curl(f"http://control.test/{quote(what)}", proxy=world.proxy)
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_mode_is_changed_while_running(own_world: World, incomplete: TlsServer) 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("aia_mode=sometimes", "aia_mode takes one of complete, off, and not 'sometimes'"),
+        ("aia_mode=sometimes", "aia_mode takes one of complete, frozen, audit, off, and not 'sometimes'"),
         ("aia_timeout=0", "aia_timeout takes a number of seconds greater than 0"),
         ("aia_timeout=-5", "aia_timeout takes a number of seconds greater than 0"),
         ("aia_timeout=soon", "aia_timeout takes a number of seconds greater than 0"),
@@ -100,7 +102,7 @@ def test_options_are_documented() -> None:
     async def main() -> None:
         with taddons.context(Aia()) as context:
             ours = [name for name in list(context.options.keys()) if name.startswith("aia_")]
-            assert set(ours) == {"aia_mode", "aia_timeout"}
+            assert set(ours) == NAMES
             assert all(len(context.options._options[name].help) > 40 for name in ours)
 
     asyncio.run(main())
@@ -200,6 +202,7 @@ def test_reloaded(root: Issued, tmp_path: Path) -> None:
             trust=[root],
             addon=False,
             scripts=[script],
+            options={"aia_cache": "memory"},
             environment={"PYTHONPATH": str(ADDON.parent)},
         ) as proxy,
     ):

@@ -263,7 +263,9 @@ def test_nesting_is_limited(root: Issued) -> None:
     """A chain of downloads, each of which names the next."""
     leaf, *cas = line(root, 8)
     shelf = Shelf(fetched=cas)
-    assert not complete([leaf], root, shelf, limits=Limits(nesting=7)).verified
+    outcome = complete([leaf], root, shelf, limits=Limits(nesting=7))
+    assert not outcome.verified
+    assert outcome.reason.endswith("; nothing was asked beyond 7 downloads in a row)")
     assert len(shelf.asked) == 7
     assert complete([leaf], root, Shelf(fetched=cas), limits=Limits(nesting=8)).verified
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -86,7 +86,7 @@ class Wire:
         client.set_connect_state()
         return client
 
-    def begin(self, presented: Sequence[Certificate], verifier: Verifier) -> Completion:
+    def begin(self, presented: Iterable[Certificate], verifier: Verifier) -> Completion:
         return Completion(presented, verifier, self.sources)
 
     def run(self) -> "Wire":

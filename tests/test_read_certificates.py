@@ -153,3 +153,10 @@ def test_from_der_takes_der_only() -> None:
     for data in (FIRST.pem, FIRST.der + b"\x00", b""):
         with pytest.raises(ValueError, match=r"."):
             Certificate.from_der(data)
+
+
+def test_a_certificate_that_speaks_of_pem() -> None:
+    """The words of PEM in a name do not make it one."""
+    ca = FIRST.issue("-----BEGIN CERTIFICATE-----", ca=True)
+    for data in ca.der, pkcs7_der(ca):
+        assert read_certificates(data) == (Certificate.from_der(ca.der),)

@@ -1,62 +1,35 @@
-"""The face to mitmproxy: options, hooks and log lines. No cryptography and no I/O."""
+"""The face to mitmproxy: hooks, commands and log lines. No cryptography and no I/O."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import math
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import cast
 
-from mitmproxy import addonmanager, connection, ctx, exceptions, tls
+from mitmproxy import addonmanager, command, connection, ctx, exceptions, tls, types
 
-from mitmproxy_aia import handshake
+from mitmproxy_aia import bundle, handshake
+from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.limits import Limits
-from mitmproxy_aia.sources import IssuerSource
-from mitmproxy_aia.sources.aia import AiaSource
-from mitmproxy_aia.sources.download import Downloader
-from mitmproxy_aia.sources.memory import MemorySource
+from mitmproxy_aia.options import NAMES, Settings, add_options
+from mitmproxy_aia.sources import Found
+from mitmproxy_aia.tiers import Tiers
 from mitmproxy_aia.verification import Verifier
 
 logger = logging.getLogger(__name__)
 
-MODES = ("complete", "off")
 ANNOUNCED = 1_000
 """Completions that were logged at INFO, and are not again."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The addon's options, checked."""
-
-    mode: str = "complete"
-    timeout: float = 10.0
-
-    @classmethod
-    def from_options(cls) -> Settings:
-        """Raises OptionsError, which names the option and what it takes."""
-        mode, timeout = ctx.options.aia_mode, _seconds(ctx.options.aia_timeout)
-        if mode not in MODES:
-            raise exceptions.OptionsError(
-                f"aia_mode takes one of {', '.join(MODES)}, and not {mode!r}"
-            )
-        if timeout is None:
-            raise exceptions.OptionsError(
-                f"aia_timeout takes a number of seconds greater than 0, for example 10 or 2.5, "
-                f"and not {ctx.options.aia_timeout!r}"
-            )
-        return cls(mode, timeout)
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return seconds if 0 < seconds < math.inf else None
+LEARNED = 10_000
+"""Servers whose complete chain was looked at, and is not again for `LEARNED_FOR` seconds."""
+LEARNED_FOR = 3_600.0
 
 
 class Aia:
@@ -65,34 +38,22 @@ class Aia:
     name = "aia"
 
     def __init__(self) -> None:
-        self._settings = Settings()
-        self._sources: tuple[IssuerSource, ...] = ()
-        self._aia: AiaSource | None = None
-        self._announced: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        self._settings = Settings(mode="off")
+        self._tiers = Tiers(lambda: self._settings.timeout)
+        self._announced = _Recent(ANNOUNCED)
+        self._learned = _Recent(LEARNED, LEARNED_FOR)
 
     def load(self, loader: addonmanager.Loader) -> None:
-        loader.add_option(
-            name="aia_mode",
-            typespec=str,
-            default="complete",
-            choices=MODES,
-            help="What to do when a server sends an incomplete certificate chain. "
-            "complete: get the missing intermediates from the caIssuers URLs in the "
-            "certificates (AIA), verify the whole chain, and go on if it is good. "
-            "off: fail as mitmproxy does without the addon.",
-        )
-        loader.add_option(
-            name="aia_timeout",
-            # Not int: mitmproxy's message for a bad one ("Not an integer: x") names no option.
-            typespec=str,
-            default="10",
-            help="Seconds that the completion of one certificate chain may take, all its "
-            "downloads together. Only the connection concerned waits.",
-        )
+        add_options(loader)
 
     def configure(self, updated: set[str]) -> None:
-        if updated & {"aia_mode", "aia_timeout"}:
-            self._settings = Settings.from_options()
+        if updated & NAMES or "confdir" in updated:
+            settings = Settings.from_options()
+            try:
+                self._tiers.set(settings.cache, settings.intermediates)
+            except (OSError, ValueError) as error:
+                raise exceptions.OptionsError(str(error)) from error
+            self._settings = settings
 
     def tls_start_server(self, data: tls.TlsData) -> None:
         if self._settings.mode == "off" or ctx.options.ssl_insecure:
@@ -108,7 +69,13 @@ class Aia:
             data.ssl_conn = None
             return
         address = _address(data.conn)
-        handshake.watch(data, self._begin, functools.partial(self._conclude, address))
+        handshake.watch(
+            data,
+            self._begin,
+            functools.partial(self._conclude, address),
+            learn=self._to_learn(address),
+            audit=self._settings.mode == "audit",
+        )
 
     async def aia_complete(self, pause: handshake.Pause) -> None:
         """Handles `handshake.AiaCompleteHook`."""
@@ -116,39 +83,101 @@ class Aia:
 
     def done(self) -> None:
         self._settings = Settings(mode="off")
-        if self._aia is not None:
-            self._aia.close()
+        self._tiers.close()
+
+    @command.command("aia.cache.list")
+    def cache_list(self) -> types.Data:
+        """The intermediates that are remembered, in memory and in the cache."""
+        rows = [["subject", "valid until", "from", "last used"]]
+        rows += [
+            [
+                entry.certificate.name,
+                f"{entry.certificate.not_after:%Y-%m-%d}",
+                printable(entry.origin),
+                f"{entry.last_used:%Y-%m-%d %H:%M}",
+            ]
+            for entry in self._entries()
+        ]
+        return cast(types.Data, rows)
+
+    @command.command("aia.cache.clear")
+    def cache_clear(self) -> None:
+        """Forget all intermediates, in memory and in the cache."""
+        try:
+            number = self._tiers.clear()
+        except OSError as error:
+            raise exceptions.CommandError(str(error)) from error
+        logger.info(f"{number} intermediates were forgotten")
+
+    @command.command("aia.cache.export")
+    def cache_export(self, path: types.Path) -> None:
+        """Write the intermediates that are remembered to a file, for aia_intermediates."""
+        entries = self._entries()
+        try:
+            bundle.save(Path(path).expanduser(), bundle.write_bundle(entries))
+        except OSError as error:
+            raise exceptions.CommandError(str(error)) from error
+        logger.info(f"{len(entries)} intermediates were written to {path}")
+
+    def _entries(self) -> Sequence[Entry]:
+        try:
+            return self._tiers.entries()
+        except OSError as error:
+            raise exceptions.CommandError(str(error)) from error
 
     def _begin(self, presented: Iterable[Certificate], verifier: Verifier) -> Completion:
-        if self._aia is None:
-            self._aia = AiaSource(Downloader(lambda: self._settings.timeout))
-            self._sources = (MemorySource(), self._aia)
-        return Completion(
-            presented, verifier, self._sources, Limits(seconds=self._settings.timeout)
-        )
+        frozen = "aia_mode=frozen" if self._settings.mode == "frozen" else ""
+        limits = Limits(seconds=self._settings.timeout, frozen=frozen)
+        return Completion(presented, verifier, self._tiers.sources, limits)
+
+    def _to_learn(self, address: str) -> handshake.Learn | None:
+        """What a complete chain of the server at `address` is to be given to, if it is."""
+        if not self._settings.learn or address in self._learned:
+            return None
+        return functools.partial(self._learn, address)
+
+    def _learn(self, address: str, intermediates: Sequence[Certificate]) -> None:
+        self._learned.add(address)
+        if intermediates:
+            self._tiers.keep([Found(certificate, address) for certificate in intermediates])
 
     def _conclude(self, address: str, outcome: Outcome) -> None:
+        audit = self._settings.mode == "audit"
         if not outcome.verified:
             logger.warning(
                 f"{address} sent a certificate chain that could not be completed: {outcome.reason}"
             )
             return
         where = ", ".join(f'"{item.certificate.name}" {item.place}' for item in outcome.found)
+        # Whether this server has not been completed with these certificates before.
+        what = (address, audit, *(item.certificate.fingerprint for item in outcome.found))
+        news = what not in self._announced
+        self._announced.add(what)
         logger.log(
-            logging.INFO if self._is_news(address, outcome) else logging.DEBUG,
+            logging.INFO if news else logging.DEBUG,
             f"{address} sent an incomplete chain; found {where or 'a path in what it sent'} "
-            f"in {outcome.seconds * 1000:.0f} ms",
+            f"in {outcome.seconds * 1000:.0f} ms"
+            + (" and let it fail all the same (aia_mode=audit)" if audit else ""),
         )
 
-    def _is_news(self, address: str, outcome: Outcome) -> bool:
-        """Whether this server has not been completed with these certificates before."""
-        what = address, *(item.certificate.fingerprint.hex() for item in outcome.found)
-        new = what not in self._announced
-        self._announced[what] = None
-        self._announced.move_to_end(what)
-        if len(self._announced) > ANNOUNCED:
-            self._announced.popitem(last=False)
-        return new
+
+class _Recent:
+    """What was added not more than `seconds` ago; the last `capacity` of it."""
+
+    def __init__(self, capacity: int, seconds: float = math.inf) -> None:
+        self._capacity = capacity
+        self._seconds = seconds
+        self._added: OrderedDict[Hashable, float] = OrderedDict()
+
+    def __contains__(self, what: Hashable) -> bool:
+        added = self._added.get(what)
+        return added is not None and time.monotonic() - added < self._seconds
+
+    def add(self, what: Hashable) -> None:
+        self._added[what] = time.monotonic()
+        self._added.move_to_end(what)
+        if len(self._added) > self._capacity:
+            self._added.popitem(last=False)
 
 
 def _address(server: connection.Server) -> str:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
+from cryptography.x509 import Name
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
@@ -86,7 +87,7 @@ class Certificate:
         return name_key(name) if name is not None else _opaque(issuer)
 
     @property
-    def _subject_name(self) -> x509.Name | None:
+    def _subject_name(self) -> Name | None:
         return _read_name(self._names[1], lambda: self.x509.subject)
 
     @cached_property
@@ -196,13 +197,18 @@ def read_certificates(data: bytes) -> tuple[Certificate, ...]:
 
     Raises ValueError with a reason if there is not one certificate.
     """
-    if b"-----BEGIN " in data:
-        return _read_pem(data)
     if not data:
         raise ValueError("is empty")
-    if data[0] != 0x30:  # an ASN.1 SEQUENCE, which both a certificate and PKCS#7 begin with
-        raise ValueError("is not a certificate (neither DER, PEM nor PKCS#7)")
-    return _read_der(data)
+    damage: ValueError | None = None
+    if data[0] == 0x30:  # an ASN.1 SEQUENCE, which both a certificate and PKCS#7 begin with
+        try:
+            return _read_der(data)
+        except ValueError as error:
+            damage = error
+    # A text may begin with 0x30, and a name in a certificate may hold the words of PEM.
+    if b"-----BEGIN " in data:
+        return _read_pem(data)
+    raise damage or ValueError("is not a certificate (neither DER, PEM nor PKCS#7)")
 
 
 def _read_pem(data: bytes) -> tuple[Certificate, ...]:

@@ -10,6 +10,7 @@ answer.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
@@ -88,7 +89,8 @@ class Completion:
         self._limits = limits or Limits()
         self._presented: Iterator[Certificate] = iter(presented)
         self._leaf = next(self._presented)
-        self._search = Search(self._leaf, verifier, self._limits, self._look_up)
+        look_up = [functools.partial(self._look_up, source) for source in sources]
+        self._search = Search(self._leaf, verifier, self._limits, look_up)
         self._found: dict[Certificate, Found] = {}
         self._nesting: dict[Certificate, int] = {}
         self._attempts: list[Attempt] = []
@@ -106,7 +108,11 @@ class Completion:
 
     async def complete(self) -> Outcome:
         """Tries everything. Lets the event loop run while it waits and while it searches."""
-        budget = Budget(time.monotonic() + self._limits.seconds, self._limits.downloads)
+        budget = Budget(
+            time.monotonic() + self._limits.seconds,
+            0 if self._limits.frozen else self._limits.downloads,
+            frozen=self._limits.frozen,
+        )
         try:
             try:
                 async with asyncio.timeout(self._limits.seconds + GRACE):
@@ -156,14 +162,16 @@ class Completion:
         if self._search.add(found.certificate):
             self._found[found.certificate] = found
             self._nesting[found.certificate] = nesting
+        elif nesting < self._nesting.get(found.certificate, 0):
+            # Brought by a detour first.
+            self._nesting[found.certificate] = nesting
 
-    def _look_up(self, certificate: Certificate) -> Iterator[Certificate]:
-        """What the sources know of the issuers of `certificate`."""
-        for source in self._sources:
-            for found in source.known_issuers(certificate):
-                self._found.setdefault(found.certificate, found)
-                self._nesting.setdefault(found.certificate, 0)
-                yield found.certificate
+    def _look_up(self, source: IssuerSource, certificate: Certificate) -> Iterator[Certificate]:
+        """What `source` knows of the issuers of `certificate`."""
+        for found in source.known_issuers(certificate):
+            self._found.setdefault(found.certificate, found)
+            self._nesting.setdefault(found.certificate, 0)
+            yield found.certificate
 
     def _next_to_ask(self, budget: Budget) -> Certificate | None:
         """Of those that were reached and may have more to tell: the last one that a download
@@ -173,9 +181,12 @@ class Completion:
             certificate
             for certificate in self._search.reached
             if certificate not in self._asked
-            and self._nesting.get(certificate, 0) < self._limits.nesting
             and self._search.may_grow(certificate)
         ]
+        too_deep = [each for each in waiting if self._nesting.get(each, 0) >= self._limits.nesting]
+        if too_deep:
+            self._note(f"nothing was asked beyond {self._limits.nesting} downloads in a row")
+            waiting = [each for each in waiting if each not in too_deep]
         if not waiting:
             return None
         leaf = waiting[:1] if waiting[0] == self._leaf else []

@@ -64,10 +64,23 @@ Conclude = Callable[[Outcome], None]
 """Takes note of what came of it."""
 
 
-def watch(data: tls.TlsData, begin: Begin, conclude: Conclude) -> bool:
+Learn = Callable[[Sequence[Certificate]], None]
+"""Takes the intermediates of a complete chain that OpenSSL has verified."""
+
+
+def watch(
+    data: tls.TlsData,
+    begin: Begin,
+    conclude: Conclude,
+    *,
+    learn: Learn | None = None,
+    audit: bool = False,
+) -> bool:
     """Watches the handshake that `data.ssl_conn` is about to do with a server.
 
-    Returns whether it will be watched: not if its layer is not one that we know.
+    With `audit` an incomplete chain is completed for `conclude` to know, and the handshake
+    fails all the same, with mitmproxy's own words. Returns whether it will be watched: not if
+    its layer is not one that we know.
     """
     if data.ssl_conn is None:
         return False
@@ -76,7 +89,8 @@ def watch(data: tls.TlsData, begin: Begin, conclude: Conclude) -> bool:
             level = security_level(
                 data.conn.cipher_list, data.context.options.tls_version_server_min
             )
-            _Watch(candidate, data.ssl_conn, level, begin, conclude).start()
+            watch = _Watch(candidate, data.ssl_conn, level, begin, conclude, learn, audit)
+            watch.start()
             return True
     return False
 
@@ -91,12 +105,16 @@ class _Watch:
         security_level: int | None,
         begin: Begin,
         conclude: Conclude,
+        learn: Learn | None,
+        audit: bool,
     ) -> None:
         self._layer = layer
         self._connection = ssl_connection
         self._security_level = security_level
         self._begin = begin
         self._conclude = conclude
+        self._learn = learn
+        self._audit = audit
         self._stock = layer.receive_handshake_data
         self._forgiven: list[Fault] = []
         self._forgiving = True
@@ -147,6 +165,8 @@ class _Watch:
                 reply = yield command
         if result != (False, None):
             self._forgiving = False
+        if result == (True, None) and not self._forgiven and self._learn is not None:
+            self._learn(_verified_intermediates(self._connection))
         return result
 
     def _decide(self) -> Generator[commands.Command, Any, str | None]:
@@ -169,6 +189,8 @@ class _Watch:
         except Exception:
             logger.exception("completing a certificate chain failed")
             outcome = None
+        if self._audit:
+            return f"{_FAILED}: {error}"
         if outcome is not None and outcome.verified:
             return None
         return f"{_FAILED}: {outcome.reason if outcome else error}"
@@ -183,6 +205,19 @@ def _presented(connection: SSL.Connection) -> Iterator[Certificate]:
         except ValueError as error:
             if position == 0:
                 raise ValueError(f"the server's certificate cannot be read: {error}") from error
+
+
+def _verified_intermediates(connection: SSL.Connection) -> tuple[Certificate, ...]:
+    """What OpenSSL has verified between the leaf and the trust anchor of `connection`."""
+    chain = connection.get_verified_chain() or []
+    try:
+        return tuple(
+            Certificate.from_der(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+            for certificate in chain[1:-1]
+        )
+    except ValueError:
+        # One that only OpenSSL can read: path building could do nothing with it.
+        return ()
 
 
 def _seal(layer: tls_layers.ServerTLSLayer) -> None:

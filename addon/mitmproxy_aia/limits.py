@@ -12,6 +12,8 @@ class Limits:
     seconds: float = 10.0
     """All waiting together (`aia_timeout`)."""
     downloads: int = 10
+    frozen: str = ""
+    """Why nothing may be downloaded at all, if so: `aia_mode=frozen`."""
     nesting: int = 6
     """Downloads that each depend on the certificate the one before has brought."""
     candidates: int = 250

@@ -61,15 +61,15 @@ class Judge(Protocol):
 
 
 class Search:
-    """One search. `look_up` gives what is known of the issuers of a certificate, and is asked
-    only after all that was presented has been tried."""
+    """One search. `look_up` are ways to ask what is known of the issuers of a certificate, the
+    cheapest first. Each is asked only after all that was there before has been tried."""
 
     def __init__(
         self,
         leaf: Certificate,
         verifier: Judge,
         limits: Limits,
-        look_up: Callable[[Certificate], Iterable[Certificate]],
+        look_up: Sequence[Callable[[Certificate], Iterable[Certificate]]],
     ) -> None:
         self._leaf = leaf
         self._verifier = verifier
@@ -77,7 +77,8 @@ class Search:
         self._look_up = look_up
         self._graph = Graph(leaf)
         self._not_climbed = [leaf]
-        self._not_looked_up: list[Certificate] = []
+        # For each way to look up: what it was not asked about yet.
+        self._not_looked_up: list[list[Certificate]] = [[] for _ in look_up]
         self._verdicts: dict[Path, Verdict] = {}
         self._growable: set[Certificate] = set()
         self._looked_at: set[Certificate] = set()
@@ -153,21 +154,26 @@ class Search:
             while self._not_climbed:
                 certificate = self._not_climbed.pop(0)
                 self._graph.look_for_issuers(certificate)
-                self._not_looked_up.append(certificate)
+                for not_looked_up in self._not_looked_up:
+                    not_looked_up.append(certificate)
                 yield
             step = None if self._spent else self._graph.next_step()
             if step is not None:
                 self._try(step)
-            elif self._not_looked_up:
-                self._look_up_one()
-            else:
+            elif not self._look_up_one():
                 return
             yield
 
-    def _look_up_one(self) -> None:
-        known = self._look_up(self._not_looked_up.pop())
-        if sum(self.add(candidate) for candidate in known):
-            self.allow_more()
+    def _look_up_one(self) -> bool:
+        """What the next way to look up, the cheapest first, knows of the certificate reached
+        last. Returns False if all were asked about everything."""
+        for look_up, certificates in zip(self._look_up, self._not_looked_up, strict=True):
+            if certificates:
+                known = look_up(certificates.pop())
+                if sum(self.add(candidate) for candidate in known):
+                    self.allow_more()
+                return True
+        return False
 
     def _try(self, step: Step) -> None:
         certificate, issuer = step

@@ -15,6 +15,7 @@ from tests.lab.eager_server import EagerServer
 from tests.lab.listener import dead_url
 from tests.lab.programs import nginx, openssl_s_server
 from tests.lab.proxy import Proxy
+from tests.lab.redis_server import RedisServer
 from tests.lab.relay import Chunk, Relay
 from tests.lab.tls_server import TlsServer
 
@@ -26,6 +27,7 @@ __all__ = [
     "Issued",
     "Options",
     "Proxy",
+    "RedisServer",
     "Relay",
     "Reply",
     "TlsServer",

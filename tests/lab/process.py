@@ -49,6 +49,10 @@ class Process:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """Everything said so far."""
         return "".join(self._lines)

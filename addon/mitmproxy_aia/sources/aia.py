@@ -108,6 +108,9 @@ class AiaSource:
                     if (refusal := self._refusal(url)) is not None:
                         yield refusal
                         continue
+                    if budget.frozen:
+                        yield Attempt(printable(url), f"was not downloaded ({budget.frozen})")
+                        continue
                     if url not in self._flights and budget.downloads <= 0:
                         budget.overdrawn = True
                         urls.clear()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 
+from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.sources import Attempt, Budget, Found
 
@@ -19,7 +21,7 @@ class MemorySource:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._kept: OrderedDict[Certificate, str] = OrderedDict()
+        self._kept: OrderedDict[Certificate, Entry] = OrderedDict()
         self._by_subject: dict[bytes, dict[Certificate, None]] = {}
 
     def __len__(self) -> int:
@@ -32,7 +34,7 @@ class MemorySource:
             if issuer.not_after < now:
                 self._drop(issuer)
         return [
-            Found(issuer, self._kept[issuer], cache=NAME)
+            Found(issuer, self._kept[issuer].origin, cache=NAME)
             for issuer in named
             if issuer in self._kept
         ]
@@ -46,13 +48,24 @@ class MemorySource:
             yield attempt
 
     def keep(self, found: Sequence[Found]) -> None:
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         for item in found:
             certificate = item.certificate
-            self._kept.setdefault(certificate, item.origin)
+            new = Entry(certificate, item.origin, now, now)
+            kept = self._kept.setdefault(certificate, new)
+            self._kept[certificate] = dataclasses.replace(kept, last_used=now)
             self._kept.move_to_end(certificate)
             self._by_subject.setdefault(certificate.subject, {})[certificate] = None
         while len(self._kept) > self._capacity:
             self._drop(next(iter(self._kept)))
+
+    def entries(self) -> Sequence[Entry]:
+        """What is kept, the least recently used first."""
+        return tuple(self._kept.values())
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._by_subject.clear()
 
     def _drop(self, certificate: Certificate) -> None:
         del self._kept[certificate]

@@ -1,0 +1,63 @@
+"""Which cache a text means, in the option `aia_cache` and on the command line, and opening it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mitmproxy_aia.cache import Cache
+from mitmproxy_aia.sources import ClosableSource
+from mitmproxy_aia.sources.redis_url import check_url
+
+CACHE_FILE = "aia.sqlite3"
+"""In mitmproxy's confdir, unless another one is named."""
+MEMORY_ONLY = "memory"
+
+Where = Path | str
+"""The path of an SQLite file, a Redis URL or `MEMORY_ONLY`."""
+
+
+def where(text: str, confdir: Path) -> Where:
+    """What `text` names; if it is empty, the file in mitmproxy's `confdir`.
+
+    Raises ValueError with a sentence free of passwords.
+    """
+    if text == MEMORY_ONLY:
+        return text
+    scheme, separator, _ = text.partition("://")
+    if scheme in ("redis", "rediss") and separator:
+        check_url(text)
+        return text
+    if separator:
+        raise ValueError(
+            f"takes the path of a file, redis://host:port/db, rediss://host:port/db or "
+            f"{MEMORY_ONLY}, and not {scheme}://..."
+        )
+    return Path(text).expanduser() if text else confdir.expanduser() / CACHE_FILE
+
+
+def open_cache(where: Where) -> Cache:
+    """The cache for a person to look into. Raises CacheError, and ValueError for `MEMORY_ONLY`:
+    what a proxy has in memory cannot be seen from outside."""
+    if isinstance(where, Path):
+        from mitmproxy_aia.sources.sqlite_cache import SqliteCache
+
+        return SqliteCache(where)
+    if where == MEMORY_ONLY:
+        raise ValueError("what a proxy has in memory cannot be seen from outside")
+    from mitmproxy_aia.sources.redis_cache import RedisCache
+
+    return RedisCache(where)
+
+
+def open_source(where: Where) -> ClosableSource | None:
+    """The cache for a completion to ask; None for `MEMORY_ONLY`. Raises CacheError if what it
+    takes is not installed. Nothing is connected or read yet."""
+    if isinstance(where, Path):
+        from mitmproxy_aia.sources.sqlite import SqliteSource
+
+        return SqliteSource(where)
+    if where == MEMORY_ONLY:
+        return None
+    from mitmproxy_aia.sources.redis import RedisSource
+
+    return RedisSource(where)

@@ -1,0 +1,100 @@
+"""The issuer sources in force, in order of cost: memory, files, cache, AIA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mitmproxy_aia.cache import Entry
+from mitmproxy_aia.sources import ClosableSource, Found, IssuerSource
+from mitmproxy_aia.sources.aia import AiaSource
+from mitmproxy_aia.sources.caches import MEMORY_ONLY, Where, open_cache, open_source
+from mitmproxy_aia.sources.download import Downloader
+from mitmproxy_aia.sources.files import FilesSource
+from mitmproxy_aia.sources.memory import MemorySource
+
+
+class Tiers:
+    """`timeout` gives the seconds that one download may take."""
+
+    def __init__(self, timeout: Callable[[], float]) -> None:
+        self._timeout = timeout
+        self._where: Where = MEMORY_ONLY
+        self._paths: tuple[Path, ...] = ()
+        self._memory = MemorySource()
+        self._files = FilesSource(())
+        self._cache: ClosableSource | None = None
+        self._aia: AiaSource | None = None
+
+    def set(self, where: Where, paths: Sequence[Path]) -> None:
+        """Uses the cache and the files with intermediates that these name from now on.
+
+        Raises OSError or ValueError with one sentence, and then changes nothing.
+        """
+        files, cache = self._files, self._cache
+        if tuple(paths) != self._paths:
+            files = FilesSource(paths)
+        if where != self._where:
+            cache = open_source(where)
+        if files is not self._files:
+            self._files.close()
+        if cache is not self._cache and self._cache is not None:
+            self._cache.close()
+        self._files, self._paths = files, tuple(paths)
+        self._cache, self._where = cache, where
+
+    @property
+    def sources(self) -> Sequence[IssuerSource]:
+        """Needs a running event loop."""
+        if self._aia is None:
+            self._aia = AiaSource(Downloader(self._timeout))
+        cache = () if self._cache is None else (self._cache,)
+        return (self._memory, self._files, *cache, self._aia)
+
+    def keep(self, found: Sequence[Found]) -> None:
+        """Remembers intermediates of a verified path."""
+        for source in self.sources:
+            source.keep(found)
+
+    def entries(self) -> Sequence[Entry]:
+        """What is remembered, in memory or in the cache, in the order of the subjects. Blocks.
+
+        Raises CacheError.
+        """
+        entries = {entry.certificate: entry for entry in self._memory.entries()}
+        if self._where != MEMORY_ONLY:
+            cache = open_cache(self._where)
+            try:
+                entries |= {entry.certificate: entry for entry in cache.entries()}
+            finally:
+                cache.close()
+        return sorted(entries.values(), key=lambda entry: entry.certificate.name.lower())
+
+    def clear(self) -> int:
+        """Forgets all that is remembered, and returns how many certificates it was. Blocks.
+
+        Raises CacheError.
+        """
+        number = len(self.entries())
+        self._memory.clear()
+        if self._where != MEMORY_ONLY:
+            # Closed meanwhile: it writes in the background, and knows what it has written.
+            where = self._where
+            self.set(MEMORY_ONLY, self._paths)
+            try:
+                cache = open_cache(where)
+                try:
+                    cache.clear()
+                finally:
+                    cache.close()
+            finally:
+                self.set(where, self._paths)
+        return number
+
+    def close(self) -> None:
+        """Safe when the event loop is gone, and twice."""
+        self.set(MEMORY_ONLY, ())
+        self._memory.clear()
+        if self._aia is not None:
+            self._aia.close()
+            self._aia = None
