@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +23,8 @@ from mitmproxy_aia.sources.sqlite_rows import TABLES, Database, transaction
 
 if HAVE_SQLITE:
     import sqlite3
+if sys.platform != "win32":
+    import fcntl
 
 SCHEMA = 1
 """The user_version. To be raised when the tables change, or `certificates.name_key`."""
@@ -190,6 +192,9 @@ def _alone(path: Path, patience: float) -> Iterator[None]:
     locked: a file for the purpose would lie about, and the database itself must not be
     opened by anyone but SQLite.
     """
+    if sys.platform == "win32":
+        yield  # Folders cannot be locked there: the comparison of files must do.
+        return
     folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + patience
