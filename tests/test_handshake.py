@@ -21,7 +21,7 @@ from mitmproxy_aia.sources import IssuerSource
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, authority
-from tests.test_completion import Shelf
+from tests.test_completion import Shelf, certificates
 
 _ssl: Any = SSL
 
@@ -41,11 +41,14 @@ class Wire:
         *,
         tls_max: int = SSL.TLS1_3_VERSION,
         answer_hook: bool = True,
+        audit: bool = False,
         address: str = "127.0.0.1",
     ) -> None:
         self.root = root
         self.sources = sources
         self.answer_hook = answer_hook
+        self.audit = audit
+        self.learned: list[Sequence[Certificate]] = []
         self.commands: list[commands.Command] = []
         self.outcomes: list[Outcome] = []
         self.log: list[str] = []
@@ -112,7 +115,13 @@ class Wire:
     def handle(self, hook: commands.StartHook) -> None:
         if isinstance(hook, tls_layers.TlsStartServerHook):
             hook.data.ssl_conn = self.connection
-            assert handshake.watch(hook.data, self.begin, self.outcomes.append)
+            assert handshake.watch(
+                hook.data,
+                self.begin,
+                self.outcomes.append,
+                learn=self.learned.append,
+                audit=self.audit,
+            )
         elif isinstance(hook, handshake.AiaCompleteHook) and self.answer_hook:
             hook.pause.outcome = asyncio.run(hook.pause.completion.complete())
 
@@ -188,6 +197,58 @@ def test_known_issuer_needs_no_hook(root: Issued, tls_max: int) -> None:
     assert wire.given(handshake.AiaCompleteHook) == []
     assert [outcome.verified for outcome in wire.outcomes] == [True]
     assert wire.connection.get_peer_cert_chain() is not None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_audit(root: Issued, tls_max: int, known: bool) -> None:
+    """The chain is completed for us to know, and the server is refused in mitmproxy's words."""
+    ca = root.issue("CA", ca=True)
+    shelf = Shelf(known=[ca]) if known else Shelf(fetched=[ca])
+    wire = Wire(root, [ca.issue()], [shelf], tls_max=tls_max, audit=True).run()
+    assert not wire.established
+    assert wire.error == MISSING
+    assert [outcome.verified for outcome in wire.outcomes] == [True]
+    assert len(wire.given(commands.SendData)) == 1
+
+
+def test_learns_what_openssl_has_verified(root: Issued, tls_max: int) -> None:
+    """The intermediates of the path: not the leaf, not the anchor, not what came along."""
+    upper = root.issue("Upper", ca=True)
+    lower = upper.issue("Lower", ca=True)
+    chain = [lower.issue(), upper, root.issue("Stranger", ca=True), lower, root]
+    wire = Wire(root, chain, tls_max=tls_max).run()
+    assert wire.established
+    assert wire.learned == [certificates(lower, upper)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_learns_nothing_from_an_incomplete_chain(root: Issued, tls_max: int, known: bool) -> None:
+    """Completed, it was kept already; refused, it is worth nothing."""
+    ca = root.issue("CA", ca=True)
+    wire = Wire(root, [ca.issue()], [Shelf(known=[ca] if known else [])], tls_max=tls_max).run()
+    assert wire.established == known
+    assert wire.learned == []
+
+
+def test_learns_nothing_from_a_refused_server(root: Issued, tls_max: int) -> None:
+    """A good chain of a leaf that is not."""
+    ca = root.issue("CA", ca=True)
+    wire = Wire(root, [ca.issue(expired=True), ca], tls_max=tls_max).run()
+    assert not wire.established
+    assert wire.learned == []
+
+
+def test_learns_nothing_that_cannot_be_read(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handshake is none of its business."""
+    ca = root.issue("CA", ca=True)
+
+    def refuse(_: bytes) -> Certificate:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(Certificate, "from_der", refuse)
+    wire = Wire(root, [ca.issue(), ca]).run()
+    assert wire.established
+    assert wire.learned == [()]
 
 
 def test_pause_comes_before_anything_is_sent(root: Issued, tls_max: int) -> None:
