@@ -1,6 +1,20 @@
 """mitmproxy-aia completes incomplete certificate chains during the upstream TLS handshake."""
 
-from mitmproxy_aia.addon import Aia
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mitmproxy_aia.addon import Aia
 
 __all__ = ["Aia"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> type[Aia]:
+    # The command line does not need mitmproxy, which takes a while to import.
+    if name == "Aia":
+        from mitmproxy_aia.addon import Aia
+
+        return Aia
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,11 +52,11 @@ def write_bundle(entries: Iterable[Entry]) -> Iterator[str]:
     # Texts and DER: parsed certificates take several times the memory.
     told = {
         (
-            _comment(entry.certificate.x509.subject.rfc4514_string() or "(empty name)"),
+            _comment(entry.certificate.full_name),
             entry.certificate.not_after.replace(tzinfo=None).isoformat(" ", "seconds"),
             entry.certificate.fingerprint,
             entry.certificate.der,
-            _comment(entry.certificate.x509.issuer.rfc4514_string() or "(empty name)"),
+            _comment(entry.certificate.full_issuer),
             _comment(entry.origin),
         )
         for entry in entries

@@ -157,12 +157,17 @@ class Certificate:
         Safe to print: it holds no control characters and has a bounded length.
         """
         name = self._subject_name
-        size = len(self._names[1])
-        return (
-            display_name(name)
-            if name is not None
-            else f"(a name of {size} bytes that cannot be read)"
-        )
+        return display_name(name) if name is not None else _unreadable(self._names[1])
+
+    @property
+    def full_name(self) -> str:
+        """The subject in full, as RFC 4514 writes it. Not yet safe to print, nor bounded."""
+        return _full_name(self._names[1], lambda: self.x509.subject)
+
+    @property
+    def full_issuer(self) -> str:
+        """The same of the issuer."""
+        return _full_name(self._names[0], lambda: self.x509.issuer)
 
     def __repr__(self) -> str:
         return f"Certificate({self.name})"
@@ -290,6 +295,15 @@ def display_name(name: x509.Name) -> str:
     common_names = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     text = f"CN={common_names[-1].value!s}" if common_names else name.rfc4514_string()
     return printable(text or "(empty name)")
+
+
+def _full_name(der: bytes, read: Callable[[], Name]) -> str:
+    name = _read_name(der, read)
+    return _unreadable(der) if name is None else name.rfc4514_string() or "(empty name)"
+
+
+def _unreadable(name: bytes) -> str:
+    return f"(a name of {len(name)} bytes that cannot be read)"
 
 
 def _elements(data: bytes) -> list[bytes]:
