@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, curl
+from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
 
 LEVEL_3 = """
 openssl_conf = init
@@ -83,9 +83,65 @@ def test_intermediate_that_the_trust_file_rejects(
             assert reply.error_text.startswith("Certificate verify failed: certificate rejected")
 
 
-def with_trust_setting(issued: Issued, setting: str, folder: Path) -> bytes:
-    """The certificate with OpenSSL's trust setting for TLS servers (openssl-x509(1))."""
+REJECTIONS = {
+    "for all purposes": "anyExtendedKeyUsage",
+    "in another certificate of it": "serverAuth",
+    "as a root that another one has certified": "serverAuth",
+    "with its own issuer unknown": "serverAuth",
+    "with its own issuer expired": "serverAuth",
+}
+
+
+@pytest.mark.parametrize("case", REJECTIONS)
+def test_ca_that_the_trust_file_rejects(
+    root: Issued, ca: CaIssuersServer, tmp_path: Path, case: str
+) -> None:
+    """root -> rejected -> lower -> leaf, where the certificate of the rejected CA that is
+    presented or downloaded is not always the one in the trust file: no way around it."""
+    number = [*REJECTIONS].index(case)
+    rejected = root.issue("Rejected", ca=True)
+    offered = rejected
+    if case == "in another certificate of it":
+        offered = root.issue("Rejected", ca=True, key=rejected)
+    elif case == "as a root that another one has certified":
+        rejected = authority("Rejected")
+        offered = root.issue("Rejected", ca=True, key=rejected)
+    elif case != "for all purposes":
+        other = authority("Other", expired="expired" in case)
+        rejected = other.issue("Rejected", ca=True)
+        offered = root.issue("Rejected", ca=True, key=rejected)
+    trusted = root.pem + with_trust_setting(rejected, "-addreject", tmp_path, REJECTIONS[case])
+    if "expired" in case:
+        trusted += other.pem
+    lower = rejected.issue("Lower", ca=True, aia=[ca.serve(f"/{number}/offered", offered.der)])
+    leaf = lower.issue(aia=[ca.serve(f"/{number}/lower", lower.der)])
+    assert_rejected(trusted, tmp_path, leaf, lower, offered)
+
+
+def assert_rejected(trusted: bytes, folder: Path, *chain: Issued) -> None:
+    """Stock refuses the whole chain; with the addon any part of it is refused, too."""
+    trust = folder / "trust.pem"
+    trust.write_bytes(trusted)
+    options = {"ssl_verify_upstream_trusted_ca": str(trust)}
+    with (
+        TlsServer(*chain[:1]) as leaf_only,
+        TlsServer(*chain[:2]) as gap,
+        TlsServer(*chain) as complete,
+        Proxy(options=options) as proxy,
+        Proxy(options=options, addon=False) as stock,
+    ):
+        (reply,) = answers(stock, complete)
+        assert reply.error_text == "Certificate verify failed: certificate rejected"
+        for reply in answers(proxy, leaf_only, gap, complete):
+            assert reply.status == 502
+            assert reply.error_text.startswith("Certificate verify failed: certificate rejected")
+
+
+def with_trust_setting(
+    issued: Issued, setting: str, folder: Path, purpose: str = "serverAuth"
+) -> bytes:
+    """The certificate with OpenSSL's trust setting for a purpose (openssl-x509(1))."""
     file = folder / "certificate.pem"
     file.write_bytes(issued.pem)
-    command = ["openssl", "x509", "-in", str(file), "-trustout", setting, "serverAuth"]
+    command = ["openssl", "x509", "-in", str(file), "-trustout", setting, purpose]
     return subprocess.run(command, capture_output=True, check=True).stdout

@@ -116,6 +116,11 @@ class Certificate:
         return hashlib.sha256(spki).digest()
 
     @cached_property
+    def identity(self) -> tuple[bytes, bytes]:
+        """Subject and key: which CA it is (RFC 4158 section 5.2), whoever has certified it."""
+        return self.subject, self.key
+
+    @cached_property
     def subject_key_identifier(self) -> bytes | None:
         """RFC 5280 section 4.2.1.2."""
         extension = self._extension(x509.SubjectKeyIdentifier)

@@ -87,7 +87,7 @@ class Graph:
         """The next step to be looked at; none twice."""
         while self._steps:
             certificate, issuer = self._steps.popleft()
-            if _identity(certificate) != _identity(issuer):
+            if certificate.identity != issuer.identity:
                 return certificate, issuer
         return None
 
@@ -113,7 +113,7 @@ class Graph:
         """That way and one step more; None if it comes back to a key."""
         certificate, issuer = step
         path = (*self._path_to[certificate], issuer)
-        return path if len(set(map(_identity, path))) == len(path) else None
+        return path if len({each.identity for each in path}) == len(path) else None
 
     def issuers(self, certificate: Certificate) -> Sequence[Certificate]:
         """Where the good steps from `certificate` lead."""
@@ -158,9 +158,9 @@ def paths(
         yield path
         if len(path) == MAX_PATH_LENGTH:
             continue
-        used = {_identity(certificate) for certificate in path}
+        used = {certificate.identity for certificate in path}
         for issuer in issuers(path[-1]):
-            if issuer in distance and _identity(issuer) not in used:
+            if issuer in distance and issuer.identity not in used:
                 steps = len(path) + distance[issuer]
                 likely = (*likelihoods, likelihood(path[-1], issuer))
                 heapq.heappush(waiting, (steps, likely, next(number), (*path, issuer)))
@@ -185,7 +185,3 @@ def likelihood(certificate: Certificate, issuer: Certificate) -> Likelihood:
 
 
 _LATEST = datetime.datetime.max.replace(tzinfo=datetime.UTC)
-
-
-def _identity(certificate: Certificate) -> tuple[bytes, bytes]:
-    return certificate.subject, certificate.key

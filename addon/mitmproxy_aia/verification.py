@@ -9,10 +9,13 @@ OpenSSL is asked twice, with pyOpenSSL's X509StoreContext:
 1. Which trust anchor is above the path's last certificate? The connection's own store
    answers; the candidate is the *target* of that verification, so it cannot vouch for itself.
 2. Is the path good up to that anchor? A store that lives for this one question holds that
-   anchor and what else of the path came from the trust store (with its trust settings, which
-   may say "reject"), and carries the parameters of the connection (host name, flags, depth)
-   and the purpose "SSL server", which X509StoreContext would not check by itself. It is given
-   the certificates of this one path and no choice.
+   anchor, and carries the parameters of the connection (host name, flags, depth) and the
+   purpose "SSL server", which would not be checked by itself. It is given the certificates of
+   this one path and no choice.
+
+In between stands what only the owner of the trust store can say: that a CA is rejected, be it
+also in a certificate of another issuer (openssl-x509(1), -addreject). Flags that somebody has
+set on the X509_STORE itself count for the first question only; mitmproxy sets none.
 """
 
 from __future__ import annotations
@@ -82,6 +85,10 @@ class Verdict:
 
 
 _Chain = list[crypto.X509]
+_Result = tuple[_Chain, Fault | None]
+"""A chain and, unless it is good, what is wrong with it."""
+# pyOpenSSL makes objects of what OpenSSL gives it; they free it.
+_from_pointer: Any = crypto.X509._from_raw_x509_ptr
 
 
 class Verifier:
@@ -107,7 +114,7 @@ class Verifier:
         self._owner = owner
         self._security_level = security_level
         self._signatures = 0
-        self._above: dict[Certificate, _Chain | Fault] = {}
+        self._above: dict[Certificate, _Result] = {}
         self._steps: dict[tuple[Certificate, Certificate], Fault | None] = {}
 
     @classmethod
@@ -130,8 +137,7 @@ class Verifier:
 
     def above(self, certificate: Certificate) -> Fault | None:
         """None if the trust store has an anchor above `certificate`, or is it itself."""
-        result = self._chain_above(certificate)
-        return result if isinstance(result, Fault) else None
+        return self._found_above(certificate)[1]
 
     def step(self, certificate: Certificate, issuer: Certificate) -> Fault | None:
         """What is wrong with one step of a path, by itself: the signature, dates, whether
@@ -144,8 +150,8 @@ class Verifier:
         if step not in self._steps:
             try:
                 pair = [_x509(certificate), _x509(issuer)]
-                result = self._verify(_store_of(pair[1:], partial=True), pair[:1])
-                self._steps[step] = result if isinstance(result, Fault) else self._weakness(pair)
+                _, fault = self._verify(_store_of(pair[1:], partial=True), pair[:1])
+                self._steps[step] = fault or self._weakness(pair)
             except crypto.Error:
                 self._steps[step] = _unreadable(1)
         return self._steps[step]
@@ -159,53 +165,62 @@ class Verifier:
 
     def _judge(self, path: Path) -> Verdict:
         top = len(path) - 1
-        above = self._chain_above(path[-1])
-        if isinstance(above, Fault):
-            if top > 0 and (fault := self.step(path[-2], path[-1])):
-                return Verdict(None, fault.raised_by(top - 1), False)
-            return Verdict(None, above.raised_by(top), not above.self_signed)
+        above, fault = self._found_above(path[-1])
+        if fault is not None:
+            if top > 0 and (wrong_step := self.step(path[-2], path[-1])):
+                return Verdict(None, wrong_step.raised_by(top - 1), False)
+            return Verdict(None, fault.raised_by(top), not fault.self_signed)
+        if (rejected := self._rejection(path)) is not None:
+            return Verdict(None, rejected, False)
         whole = [*map(_x509, path[:-1]), *above]
         # The last of `above` is the anchor, be it the only one.
-        verified = self._check(whole, [*(above[1:] or above), *self._trusted_copies(path)])
-        if not isinstance(verified, Fault):
+        verified, fault = self._check(whole, above[1:] or above)
+        if fault is None:
             return Verdict(tuple(map(_certificate, verified)), None, False)
         # Is the fault in the path, or only in what the trust store has above it?
         lower = whole[: top + 1]
-        own = self._check(lower, lower[-1:], partial=True)
-        return Verdict(None, verified, not isinstance(own, Fault))
+        _, own = self._check(lower, lower[-1:], partial=True)
+        return Verdict(None, fault, own is None)
 
-    def _chain_above(self, certificate: Certificate) -> _Chain | Fault:
-        """`certificate` and what the connection's trust store has above it, up to a trust
-        anchor. Only the trust store is asked: there are no untrusted certificates."""
+    def _found_above(self, certificate: Certificate) -> _Result:
+        """`certificate` and what OpenSSL finds above it in the connection's trust store; up to
+        a trust anchor if there is no fault. There are no untrusted certificates."""
         if certificate not in self._above:
             try:
                 self._above[certificate] = self._verify(self._store, [_x509(certificate)])
             except crypto.Error:
-                self._above[certificate] = _unreadable(0)
+                self._above[certificate] = [], _unreadable(0)
         return self._above[certificate]
 
-    def _trusted_copies(self, path: Path) -> _Chain:
-        """The certificates of `path` as the trust store has them, where it does: they may
-        carry trust settings, and OpenSSL looks for issuers in the trust store first."""
-        ders = {certificate.der for certificate in path}
-        above = [self._chain_above(certificate) for certificate in path[:-1]]
-        return [
-            trusted
-            for chain in above
-            if not isinstance(chain, Fault)
-            for trusted in chain[1:]
-            if _certificate(trusted).der in ders
-        ]
+    def _rejection(self, path: Path) -> Fault | None:
+        """Whether the trust store rejects a CA of `path` as an issuer for TLS servers.
 
-    def _check(self, chain: _Chain, trusted: _Chain, *, partial: bool = False) -> _Chain | Fault:
+        OpenSSL looks for issuers in the trust store first, so it would have met the rejected
+        certificate, even if another one of that name and key were presented.
+        """
+        depths = {certificate.identity: depth for depth, certificate in enumerate(path)}
+        for certificate in path[:-1]:
+            for trusted in self._found_above(certificate)[0][1:]:
+                depth = depths.get(_certificate(trusted).identity)
+                if depth is not None and self._is_rejected(trusted):
+                    return Fault.of(errors.CERT_REJECTED, depth)
+        return None
+
+    def _is_rejected(self, trusted: crypto.X509) -> bool:
+        store = _store_of([trusted], partial=True)
+        _assert(_lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_SERVER))
+        _, fault = self._verify(store, [trusted])
+        return fault is not None and fault.code == errors.CERT_REJECTED
+
+    def _check(self, chain: _Chain, trusted: _Chain, *, partial: bool = False) -> _Result:
         """Has OpenSSL verify exactly this chain, as the connection would, if `trusted` and no
         others were in its trust store. Returns the chain as OpenSSL verified it."""
         store = _store_of(trusted, partial=partial)
         if self._parameters is not None:
             _assert(_lib.X509_STORE_set1_param(store._store, self._parameters))
         _assert(_lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_SERVER))
-        result = self._verify(store, chain[:-1] or chain)
-        return result if isinstance(result, Fault) else self._weakness(result) or result
+        verified, fault = self._verify(store, chain[:-1] or chain)
+        return verified, fault or self._weakness(verified)
 
     def _weakness(self, chain: _Chain) -> Fault | None:
         """What in `chain` is below the security level: the key of every certificate and the
@@ -227,19 +242,38 @@ class Verifier:
             return Fault.of(errors.CA_KEY_TOO_SMALL if depth else errors.EE_KEY_TOO_SMALL, depth)
         return None
 
-    def _verify(self, store: crypto.X509Store, chain: _Chain) -> _Chain | Fault:
+    def _verify(self, store: crypto.X509Store, chain: _Chain) -> _Result:
         """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates.
-        Returns the chain it verified, target first and trust anchor last."""
+        Returns the chain it built, target first, and what was wrong with it."""
         self._signatures += len(chain)
+        # For the stack that it makes of the untrusted ones; it does not tell the chain it has
+        # built if that is not good.
+        stack = crypto.X509StoreContext(store, chain[0], chain[1:])._chain
+        context = _ffi.gc(_lib.X509_STORE_CTX_new(), _lib.X509_STORE_CTX_free)
+        _assert(_lib.X509_STORE_CTX_init(context, store._store, chain[0]._x509, stack))
         try:
-            return crypto.X509StoreContext(store, chain[0], chain[1:]).get_verified_chain()
-        except crypto.X509StoreContextError as error:
-            code, depth, text = error.errors
-            return Fault(code, depth, text)
+            good = _lib.X509_verify_cert(context) == 1
         finally:
             # A failed signature leaves entries in OpenSSL's error queue, and the next operation
             # on whatever connection would be blamed for them (SSL_get_error(3)).
             _lib.ERR_clear_error()
+        code = _lib.X509_STORE_CTX_get_error(context)
+        if good and code == _lib.X509_V_OK:
+            return _chain_of(context), None
+        return _chain_of(context), Fault.of(
+            code or errors.UNSPECIFIED, _lib.X509_STORE_CTX_get_error_depth(context)
+        )
+
+
+def _chain_of(context: Any) -> _Chain:
+    """The chain that was built in an X509_STORE_CTX, good or not."""
+    stack = _lib.X509_STORE_CTX_get1_chain(context)
+    if stack == _ffi.NULL:
+        return []
+    size = _lib.sk_X509_num(stack)
+    chain = [_from_pointer(_lib.sk_X509_value(stack, position)) for position in range(size)]
+    _lib.sk_X509_free(stack)
+    return chain
 
 
 def _store_of(trusted: _Chain, *, partial: bool) -> crypto.X509Store:
