@@ -3,10 +3,12 @@
 import asyncio
 import datetime
 import itertools
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import pytest
+from cryptography import x509
 from OpenSSL import crypto
 
 from mitmproxy_aia import errors
@@ -16,7 +18,7 @@ from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.paths import MAX_PATH_LENGTH, Path
 from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.verification import Fault, Verdict, Verifier
-from tests.lab import Issued, authority
+from tests.lab import Issued, Options, authority
 
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 OLD = NOW - datetime.timedelta(days=900), NOW + datetime.timedelta(days=90)
@@ -72,11 +74,11 @@ def complete(
     root: Issued,
     *shelves: Shelf,
     limits: Limits | None = None,
+    more_roots: Sequence[Issued] = (),
 ) -> Outcome:
     async def main() -> Outcome:
-        completion = Completion(
-            certificates(*presented), verifier_for(root), shelves, limits or Limits()
-        )
+        verifier = verifier_for(root, *more_roots)
+        completion = Completion(certificates(*presented), verifier, shelves, limits or Limits())
         outcome = completion.complete_at_once()
         return outcome if outcome.verified else await completion.complete()
 
@@ -204,6 +206,65 @@ def test_a_namesake_is_no_step(root: Issued) -> None:
     assert complete([leaf, namesake], root).reason == "unable to get local issuer certificate"
 
 
+@pytest.mark.parametrize("fault", ["expired", "no CA"])
+def test_a_faulty_namesake_is_no_step_either(root: Issued, fault: str) -> None:
+    """OpenSSL tells what is wrong with it before it looks at the signature below."""
+    ca = authority("Unknown").issue("CA", ca=True, subject_key_identifier=False)
+    namesake = root.issue("CA", ca=fault == "expired", expired=fault == "expired")
+    leaf = ca.issue()
+    outcome = complete([leaf, ca, namesake], root)
+    assert outcome.fault == Fault.of(errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 1)
+
+
+def test_the_likeliest_candidate_is_looked_at_first(root: Issued) -> None:
+    """In the climb and among paths of one length; with one candidate left it decides."""
+    ca = root.issue("CA", ca=True)
+    twins = [root.issue("CA", ca=True, key=ca, valid=OLD) for _ in range(3)]
+    outcome = complete([ca.issue(), *twins, ca], root, limits=Limits(candidates=1, paths=1))
+    assert outcome.path[1] == certificates(ca)[0]
+
+
+CONSTRAINED: Options = {"ca": True, "excluded": ["127.0.0.0/8"]}
+
+
+def test_cross_certificate_of_a_constrained_root() -> None:
+    """Its path has no fault of its own: whoever is on top is asked for another issuer."""
+    constrained, other = authority("R1", **CONSTRAINED), authority("R2")
+    cross = other.issue("R1", key=constrained, ca=True)
+    ca = constrained.issue("CA", ca=True)
+    shelf = Shelf(fetched=[cross])
+    leaf = ca.issue()
+    outcome = complete([leaf, ca], constrained, shelf, more_roots=[other])
+    assert outcome.path == certificates(leaf, ca, cross, other)
+
+
+def test_who_is_not_asked(root: Issued) -> None:
+    """Not a self-signed certificate, above which there is nothing, and not one to which every
+    path has a fault of its own. The leaf is, for another issuer."""
+    stranger = authority("Stranger")
+    leaf = stranger.issue()
+    shelf = Shelf()
+    complete([leaf, stranger], root, shelf)
+    assert shelf.asked == list(certificates(leaf))
+    constrained = root.issue("CA", **CONSTRAINED)
+    leaf = constrained.issue()
+    shelf = Shelf()
+    complete([leaf, constrained], root, shelf)
+    assert shelf.asked == list(certificates(leaf))
+
+
+def test_reasons_of_paths_that_reach_an_anchor(root: Issued) -> None:
+    """The longest; that of a leaf alone; and what is wrong with the trust store above."""
+    outcome = complete([root.issue(extended_key_usage=["clientAuth"])], root)
+    assert outcome.fault == Fault.of(errors.INVALID_PURPOSE, 0)
+    expired = authority("Expired", expired=True)
+    ca = expired.issue("CA", ca=True)
+    dead = authority("Stranger").issue("CA", ca=True, key=ca)
+    dead_line = [dead, authority("Stranger")]
+    outcome = complete([ca.issue(), ca, *dead_line], expired)
+    assert outcome.fault == Fault.of(errors.CERT_HAS_EXPIRED, 2)
+
+
 def test_an_unusable_issuer_tells_more_than_a_missing_one(root: Issued) -> None:
     """At the same height; and an issuer that is missing further up tells more than both."""
     expired = authority("Stranger").issue("CA", ca=True, expired=True)
@@ -278,7 +339,7 @@ def test_candidates_are_limited(root: Issued) -> None:
     presented = [leaf, *twins, ca]
     outcome = complete(presented, root, Shelf(), limits=Limits(candidates=50))
     assert not outcome.verified
-    assert "only 50 certificates were looked at" in outcome.reason
+    assert "given up after 50 candidates, " in outcome.reason
     assert complete(presented, root, limits=Limits(candidates=61)).verified
 
 
@@ -313,6 +374,65 @@ def exploding(number: int) -> list[Issued]:
     return [cas[0].issue(authority_key_identifier=False), *crossed]
 
 
+@pytest.mark.parametrize("presented", ["first", "last", "not"])
+def test_namesakes_do_not_hide_what_a_source_has(root: Issued, presented: str) -> None:
+    """Three hundred likelier ones, and the good one among them or not: what a certificate has
+    asked a source for is looked at, at every height."""
+    upper = root.issue("Upper", ca=True, valid=OLD)
+    ca = upper.issue("CA", ca=True, valid=OLD)
+    leaf = ca.issue()
+    namesakes = {
+        issuer.name: [
+            authority("Stranger").issue(
+                issuer.name,
+                ca=True,
+                subject_key_identifier=x509.SubjectKeyIdentifier.from_public_key(
+                    issuer.key.public_key()
+                ).digest,
+            )
+            for _ in range(130)
+        ]
+        for issuer in (ca, upper)
+    }
+    junk = [*namesakes["CA"], *namesakes["Upper"]]
+    sent = {"first": [ca, upper, *junk], "last": [*junk, ca, upper], "not": junk}[presented]
+    expected = certificates(leaf, ca, upper, root)
+    limits = Limits(candidates=100)
+    for shelf in Shelf(known=[ca, upper]), Shelf(fetched=[ca, upper]):
+        assert complete([leaf, *sent], root, shelf, limits=limits).path == expected
+
+
+@pytest.mark.parametrize("number", [5, 12, 14])
+def test_strangers_do_not_hide_what_is_above_what_a_source_has(root: Issued, number: int) -> None:
+    """root -> Top -> U -> I -> leaf, with Top and U presented among strangers."""
+    intermediate, mesh = stranger_mesh(number)
+    top = root.issue("Top", ca=True)
+    upper = top.issue("U", ca=True)
+    good = upper.issue("I", key=intermediate, ca=True, valid=OLD)
+    leaf = intermediate.issue()
+    expected = certificates(leaf, good, upper, top, root)
+    presented = [leaf, *mesh, upper, top]
+    for shelf in Shelf(known=[good]), Shelf(fetched=[good]), Shelf(known=[good, upper, top]):
+        assert complete(presented, root, shelf).path == expected
+
+
+@pytest.mark.parametrize("length", [27, 28, 29, 30, 31, 32])
+def test_a_detour_does_not_count(root: Issued, length: int) -> None:
+    """A presented line of strangers up to Upper, at any height, and a short way that a source
+    has: root -> Top -> Upper -> CA -> leaf."""
+    top = root.issue("Top", ca=True)
+    upper = top.issue("Upper", ca=True)
+    detour = [upper.issue("D 0", ca=True)]
+    for each in range(1, length - 2):
+        detour.insert(0, detour[0].issue(f"D {each}", ca=True))
+    dead = detour[0].issue("CA", ca=True, extended_key_usage=["clientAuth"])
+    ca = upper.issue("CA", key=dead, ca=True, valid=OLD)
+    leaf = ca.issue()
+    for shelf in Shelf(known=[ca, top]), Shelf(fetched=[ca, top]):
+        outcome = complete([leaf, dead, *detour, upper], root, shelf, limits=Limits(nesting=3))
+        assert outcome.path == certificates(leaf, ca, upper, top, root)
+
+
 def trusted_mesh(root: Issued, number: int) -> list[Issued]:
     """CAs that all certify each other and whose root is trusted. The leaf below is faulty."""
     cas = [authority(f"CA {each}", excluded=["127.0.0.0/8"]) for each in range(number)]
@@ -325,7 +445,10 @@ def test_paths_are_limited(root: Issued) -> None:
     """A hundred paths that all lead to a trust anchor and are all refused."""
     outcome = complete(trusted_mesh(root, 5), root, limits=Limits(paths=40))
     assert not outcome.verified
-    assert outcome.reason.startswith("excluded subtree violation (given up after 40 paths")
+    assert re.fullmatch(
+        r"excluded subtree violation \(given up after \d+ candidates, 40 paths and .*\)",
+        outcome.reason,
+    )
 
 
 def test_steps_are_limited(root: Issued) -> None:
@@ -338,7 +461,7 @@ def test_signatures_are_limited(root: Issued) -> None:
     """A hundred cross-certificates among CAs of one name, counted in signature checks."""
     outcome = complete(exploding(10), root, limits=Limits(signatures=30))
     assert not outcome.verified
-    assert "given up after 0 paths and 31 signature checks" in outcome.reason
+    assert "given up after 15 candidates, 0 paths and 31 signature checks" in outcome.reason
     leaf, ca = line(root, 1)
     assert complete([leaf, ca], root, limits=Limits(signatures=10)).verified
 

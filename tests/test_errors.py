@@ -232,6 +232,7 @@ WORDS = {
     "CERT_CHAIN_TOO_LONG": "certificate chain too long",
     "NO_ISSUER_PUBLIC_KEY": "issuer certificate doesn't have a public key",
     "PATH_LENGTH_EXCEEDED": "path length constraint exceeded",
+    "CERT_REJECTED": "certificate rejected",
     "INVALID_PURPOSE": "purpose",
     "KEYUSAGE_NO_CERTSIGN": "key usage does not include certificate signing",
     "UNHANDLED_CRITICAL_EXTENSION": "unhandled critical extension",

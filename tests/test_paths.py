@@ -37,8 +37,7 @@ def climb(graph: Graph, *reached: Certificate) -> list[Step]:
         if step is None:
             return taken
         taken.append(step)
-        if graph.climb(step):
-            queue.append(step[1])
+        queue.extend(graph.climb(step))
 
 
 def proposed(leaf: Issued, candidates: Iterable[Issued], *anchored: Issued) -> Iterator[Path]:
@@ -141,20 +140,103 @@ def test_every_certificate_is_reached_once() -> None:
     assert len(graph.reached) == len(set(graph.reached)) == 1 + len(mesh)
 
 
-def test_what_is_added_later_comes_first() -> None:
-    """It was brought because what was there before did not help."""
+@pytest.mark.parametrize("presented", [True, False])
+def test_what_is_urgent_comes_first(presented: bool) -> None:
+    """Somebody has brought it because a certificate asked for it, be it presented as well."""
     root = authority()
-    one, two, three = (root.issue("intermediate", ca=True) for _ in range(3))
+    one, two, three = (
+        certificate(root.issue("intermediate", ca=True, valid=_dates(age))) for age in (1, 2, 3)
+    )
+    leaf = certificate(root.issue(issuer_name=one.x509.subject, authority_key_identifier=False))
+    graph = Graph(leaf)
+    for candidate in [one, two, *[three] * presented]:
+        assert graph.add(candidate)
+    graph.look_for_issuers(leaf)
+    assert graph.next_step() == (leaf, one)
+    assert graph.add(three, urgent=True)
+    assert not graph.add(three, urgent=True)
+    assert graph.next_step() == (leaf, three)
+    assert graph.next_step() == (leaf, two)
+    assert graph.next_step() is None
+
+
+def test_what_is_above_the_urgent_is_urgent() -> None:
+    """However much was presented, and was there before."""
+    root = authority()
+    upper = root.issue("upper", ca=True)
+    lower = upper.issue("lower", ca=True)
+    twins = [root.issue("lower", ca=True) for _ in range(3)]
+    leaf = certificate(lower.issue(authority_key_identifier=False))
+    graph = Graph(leaf)
+    for candidate in [*twins, upper, root]:
+        graph.add(certificate(candidate))
+    graph.look_for_issuers(leaf)
+    graph.add(certificate(lower), urgent=True)
+    chain = [leaf, *map(certificate, (lower, upper, root))]
+    for step in itertools.pairwise(chain):
+        assert graph.next_step() == step
+        for reached in graph.climb(step):
+            graph.look_for_issuers(reached)
+    assert graph.next_step() in [(leaf, certificate(twin)) for twin in twins]
+
+
+def test_steps_of_what_becomes_urgent_come_first() -> None:
+    """A certificate that was reached before, whose own steps still wait."""
+    root = authority()
+    upper = root.issue("upper", ca=True)
+    twins = [root.issue("lower", ca=True) for _ in range(3)]
+    one, other = (upper.issue("lower", ca=True, key=twins[0], valid=_dates(a)) for a in (1, 2))
     leaf = certificate(one.issue(authority_key_identifier=False))
     graph = Graph(leaf)
-    graph.add(certificate(one))
-    graph.add(certificate(two))
+    for candidate in [one, *twins, upper, root]:
+        graph.add(certificate(candidate))
     graph.look_for_issuers(leaf)
-    graph.next_step()
-    assert graph.add(certificate(three))
-    assert graph.next_step() == (leaf, certificate(three))
-    assert graph.next_step() is not None
-    assert graph.next_step() is None
+    first = graph.next_step()
+    assert first == (leaf, certificate(one))
+    graph.climb(first)
+    graph.look_for_issuers(first[1])
+    while (step := graph.next_step()) != (first[1], certificate(upper)):
+        assert step is not None
+    graph.climb(step)
+    graph.look_for_issuers(certificate(upper))
+    graph.add(certificate(other), urgent=True)
+    step = graph.next_step()
+    assert step == (leaf, certificate(other))
+    graph.climb(step)
+    graph.look_for_issuers(step[1])
+    step = graph.next_step()
+    assert step == (certificate(other), certificate(upper))
+    assert graph.climb(step) == []
+    assert graph.next_step() == (certificate(upper), certificate(root))
+
+
+def test_the_shortest_way_counts() -> None:
+    """What was first reached by a detour, and all above it, may not be too high after all."""
+    root = authority("CA 0")
+    line = [root]
+    for number in range(1, paths.MAX_PATH_LENGTH + 2):
+        line.append(line[-1].issue(f"CA {number}", ca=True))
+    top, upper = line[2], line[3]
+    leaf = line[-1].issue()
+    graph = graph_over(leaf, line[3:])
+    assert graph.too_high
+    assert len(graph.path_to(certificate(upper))) == paths.MAX_PATH_LENGTH
+    short = upper.issue(line[-1].name, key=line[-1], ca=True)
+    graph.add(certificate(short))
+    graph.add(certificate(top))
+    taken = climb(graph)
+    assert (certificate(leaf), certificate(short)) in taken
+    assert graph.path_to(certificate(upper)) == expected((leaf, short, upper))[0]
+    assert graph.path_to(certificate(top)) == expected((leaf, short, upper, top))[0]
+    assert not graph.too_high
+
+
+def test_two_keys_of_one_name_and_two_names_of_one_key() -> None:
+    """Each is another CA: only name and key together are not passed twice."""
+    old = authority("Old name")
+    renamed = old.issue("New name", key=old, ca=True)
+    leaf = renamed.issue()
+    assert grow(leaf, [renamed, old], old) == expected((leaf, renamed, old))
 
 
 def test_cas_that_certify_each_other() -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 from cryptography.x509 import Name
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
@@ -131,6 +131,15 @@ class Certificate:
         """RFC 5280 section 4.2.1.1; None also when it names the issuer in another way."""
         extension = self._extension(x509.AuthorityKeyIdentifier)
         return extension.key_identifier if extension else None
+
+    def is_signed_by(self, issuer: Certificate) -> bool:
+        """Whether the signature is that of the key in `issuer`. For what is told to people: no
+        trust comes of it."""
+        try:
+            self.x509.verify_directly_issued_by(issuer.x509)
+        except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+            return False
+        return True
 
     @property
     def not_before(self) -> datetime.datetime:

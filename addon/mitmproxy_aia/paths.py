@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import datetime
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from itertools import count
@@ -48,57 +48,94 @@ class Graph:
     """The certificates above `leaf`, as far as they are known.
 
     Whoever climbs it takes a `next_step()`, looks whether it is good and, if so, calls
-    `climb()`; and `look_for_issuers()` of what was reached in that way.
+    `climb()`; and `look_for_issuers()` of what is reached in that way.
+
+    What the server sent may be a thousand times what is needed. What somebody has brought
+    because a certificate asked for it is therefore `urgent`, and so is what is above it.
     """
 
     def __init__(self, leaf: Certificate) -> None:
         self._candidates: dict[bytes, list[Certificate]] = {}
         self._known: set[Certificate] = set()
-        self._steps: deque[Step] = deque()
+        self._urgent: set[Certificate] = set()
+        self._steps = _Steps()
         self._in_search_of: dict[bytes, list[Certificate]] = {}
         self._path_to: dict[Certificate, Path] = {leaf: (leaf,)}
         self._issuers: dict[Certificate, list[Certificate]] = {}
-        self.too_high = False
-        """Whether there was more above `MAX_PATH_LENGTH`."""
+        self._too_high: set[Certificate] = set()
 
-    def add(self, candidate: Certificate) -> bool:
-        """Returns whether it is new. Steps to it come next: it was brought for a reason."""
-        if candidate in self._known:
-            return False
-        self._known.add(candidate)
-        self._candidates.setdefault(candidate.subject, []).append(candidate)
-        for certificate in self._in_search_of.get(candidate.subject, ()):
-            self._steps.appendleft((certificate, candidate))
-        return True
+    def add(self, candidate: Certificate, *, urgent: bool = False) -> bool:
+        """Returns whether that is news: the candidate, or that it is urgent."""
+        new = candidate not in self._known
+        if new:
+            self._known.add(candidate)
+            self._candidates.setdefault(candidate.subject, []).append(candidate)
+            below = self._in_search_of.get(candidate.subject, ())
+            self._steps.add([(certificate, candidate) for certificate in below])
+        news = urgent and self._make_urgent(candidate)
+        return new or news
 
     def look_for_issuers(self, certificate: Certificate) -> None:
-        """Adds the steps up from `certificate`, likeliest first. To be called once for each."""
+        """Adds the steps up from `certificate`, likeliest first. To be called once for each
+        that is reached."""
         if len(self._path_to[certificate]) == MAX_PATH_LENGTH:
-            self.too_high = True
+            self._too_high.add(certificate)
             return
         self._in_search_of.setdefault(certificate.issuer, []).append(certificate)
         named = self._candidates.get(certificate.issuer, ())
-        self._steps.extend(
-            (certificate, issuer)
-            for issuer in sorted(named, key=lambda issuer: likelihood(certificate, issuer))
-        )
+        likeliest = sorted(named, key=lambda issuer: likelihood(certificate, issuer))
+        self._steps.add([(certificate, issuer) for issuer in likeliest])
+        if certificate in self._urgent:
+            self._steps.bring_forward(certificate)
 
     def next_step(self) -> Step | None:
         """The next step to be looked at; none twice."""
-        while self._steps:
-            certificate, issuer = self._steps.popleft()
+        while (step := self._steps.pop()) is not None:
+            certificate, issuer = step
             if certificate.identity != issuer.identity:
-                return certificate, issuer
+                return step
         return None
 
-    def climb(self, step: Step) -> bool:
-        """Takes note that `step` is good. Returns whether its issuer is reached only now."""
+    def climb(self, step: Step) -> Sequence[Certificate]:
+        """Takes note that `step` is good. Returns what is reached by that, and can be climbed
+        from."""
         certificate, issuer = step
         self._issuers.setdefault(certificate, []).append(issuer)
+        if certificate in self._urgent:
+            self._make_urgent(issuer)
         if issuer in self._path_to:
-            return False
+            return self._shorten(step)
         self._path_to[issuer] = (*self._path_to[certificate], issuer)
+        return [issuer]
+
+    def _shorten(self, step: Step) -> Sequence[Certificate]:
+        """What was reached before by a longer way, and all that is above it. Returns those that
+        were too high to be climbed from."""
+        climbable: list[Certificate] = []
+        queue = deque([step])
+        while queue:
+            certificate, issuer = queue.popleft()
+            path = (*self._path_to[certificate], issuer)
+            if len(path) < len(self._path_to[issuer]):
+                self._path_to[issuer] = path
+                queue.extend((issuer, above) for above in self.issuers(issuer))
+                if issuer in self._too_high:
+                    self._too_high.remove(issuer)
+                    climbable.append(issuer)
+        return climbable
+
+    def _make_urgent(self, certificate: Certificate) -> bool:
+        """Returns whether that was news."""
+        if certificate in self._urgent:
+            return False
+        self._urgent.add(certificate)
+        self._steps.bring_forward(certificate)
         return True
+
+    @property
+    def too_high(self) -> bool:
+        """Whether there may be more above `MAX_PATH_LENGTH`."""
+        return bool(self._too_high)
 
     @property
     def reached(self) -> Sequence[Certificate]:
@@ -106,7 +143,7 @@ class Graph:
         return tuple(self._path_to)
 
     def path_to(self, certificate: Certificate) -> Path:
-        """The way on which `certificate` was reached first. It may come back to a key."""
+        """A shortest way over good steps. It may come back to a key."""
         return self._path_to[certificate]
 
     def path_over(self, step: Step) -> Path | None:
@@ -135,6 +172,29 @@ class Graph:
                     distance[certificate] = distance[issuer] + 1
                     queue.append(certificate)
         return distance
+
+
+class _Steps:
+    """Steps that wait to be looked at, each in its turn, and some brought forward."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[Step, None] = OrderedDict()
+        self._touching: dict[Certificate, list[Step]] = {}
+
+    def add(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self._waiting[step] = None
+            for certificate in {*step}:  # one, in a step from a root to itself
+                self._touching.setdefault(certificate, []).append(step)
+
+    def bring_forward(self, certificate: Certificate) -> None:
+        """The steps to and from `certificate` come first, in their order."""
+        for step in reversed(self._touching.get(certificate, ())):
+            if step in self._waiting:
+                self._waiting.move_to_end(step, last=False)
+
+    def pop(self) -> Step | None:
+        return self._waiting.popitem(last=False)[0] if self._waiting else None
 
 
 def paths(

@@ -86,6 +86,7 @@ class Search:
         self._signatures_until = limits.signatures
         self._candidates_left = limits.candidates
         self._notes: dict[str, None] = {}
+        self._spent_on = ""
         # How far it got (to a trust anchor, good steps, a fault only at the end), and the fault.
         self._explanations: list[tuple[tuple[bool, int, bool], Fault]] = []
         self.verified: Path = ()
@@ -99,15 +100,17 @@ class Search:
     @property
     def notes(self) -> Sequence[str]:
         """Which limits were met."""
-        return tuple(self._notes)
+        return [*self._notes, *([self._spent_on] if self._spent_on else [])]
 
-    def add(self, candidate: Certificate) -> bool:
-        """Returns whether it is new."""
-        return self._graph.add(candidate)
+    def add(self, candidate: Certificate, *, presented: bool) -> bool:
+        """Returns whether it is new. What was not presented is looked at first, whatever the
+        server has presented, and whatever of the budget that has used up."""
+        news = self._graph.add(candidate, urgent=not presented)
+        if news and not presented:
+            self._allow_more()
+        return news
 
-    def allow_more(self) -> None:
-        """For what was not presented: the server must not be able to use up what it takes to
-        look at that."""
+    def _allow_more(self) -> None:
         self._paths_left = max(self._paths_left, PATHS_A_DOWNLOAD)
         self._candidates_left = max(self._candidates_left, PATHS_A_DOWNLOAD)
         self._signatures_until = max(
@@ -169,18 +172,14 @@ class Search:
         last. Returns False if all were asked about everything."""
         for look_up, certificates in zip(self._look_up, self._not_looked_up, strict=True):
             if certificates:
-                known = look_up(certificates.pop())
-                if sum(self.add(candidate) for candidate in known):
-                    self.allow_more()
+                for candidate in look_up(certificates.pop()):
+                    self.add(candidate, presented=False)
                 return True
         return False
 
     def _try(self, step: Step) -> None:
         certificate, issuer = step
         if issuer not in self._looked_at:
-            if self._candidates_left == 0:
-                self._note(f"only {len(self._looked_at)} certificates were looked at")
-                return
             self._candidates_left -= 1
             self._looked_at.add(issuer)
         above = self._verifier.above(issuer)
@@ -193,11 +192,13 @@ class Search:
         fault = self._verifier.step(certificate, issuer)
         steps = len(self._graph.path_to(certificate))
         if fault is None:
-            if self._graph.climb(step):
-                self._not_climbed.append(issuer)
+            self._not_climbed.extend(self._graph.climb(step))
             if path is not None and path in self._verdicts:
                 self._explain(self._verdicts[path], steps)
-        elif fault.code not in _NOT_THE_ISSUER or key_match(*step) is KeyMatch.MATCH:
+        elif key_match(*step) is KeyMatch.MATCH or (
+            # OpenSSL finds faults of the issuer before it looks at the signature.
+            fault.code not in _NOT_THE_ISSUER and certificate.is_signed_by(issuer)
+        ):
             rank = _leads_to_an_anchor(above), steps - 1, True
             self._explanations.append((rank, fault.raised_by(steps - 1)))
 
@@ -227,10 +228,14 @@ class Search:
 
     @property
     def _spent(self) -> bool:
-        if self._paths_left > 0 and self._verifier.signatures < self._signatures_until:
+        if (
+            self._candidates_left > 0
+            and self._paths_left > 0
+            and self._verifier.signatures < self._signatures_until
+        ):
             return False
-        self._note(
-            f"given up after {len(self._verdicts)} paths "
+        self._spent_on = (
+            f"given up after {len(self._looked_at)} candidates, {len(self._verdicts)} paths "
             f"and {self._verifier.signatures} signature checks"
         )
         return True
