@@ -253,7 +253,7 @@ def _read_der(data: bytes) -> tuple[Certificate, ...]:
         damage = error
     try:
         bundle = pkcs7.load_der_pkcs7_certificates(data)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise ValueError(f"is a damaged certificate ({damage})") from damage
     found = tuple(dict.fromkeys(_readable(bundle)))
     if not found:
