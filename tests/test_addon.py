@@ -62,7 +62,10 @@ def test_mode_is_changed_while_running(own_world: World, incomplete: TlsServer) 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("aia_mode=sometimes", "aia_mode takes one of complete, frozen, audit, off, and not 'sometimes'"),
+        (
+            "aia_mode=sometimes",
+            "aia_mode takes one of complete, frozen, audit, off, and not 'sometimes'",
+        ),
         ("aia_timeout=0", "aia_timeout takes a number of seconds greater than 0"),
         ("aia_timeout=-5", "aia_timeout takes a number of seconds greater than 0"),
         ("aia_timeout=soon", "aia_timeout takes a number of seconds greater than 0"),

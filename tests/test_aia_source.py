@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 import pytest
 
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.sources import Attempt, Budget, aia
 from mitmproxy_aia.sources.aia import AiaSource, DownloadError
 from tests.lab import Issued
@@ -26,9 +27,11 @@ class Web:
         self.ca = Certificate.from_der(root.der)
         self.answers: dict[str, Answer] = {}
         self.asked: list[str] = []
+        self.servers: list[Server] = []
 
-    async def __call__(self, url: str) -> tuple[Certificate, ...]:
+    async def __call__(self, url: str, server: Server) -> tuple[Certificate, ...]:
         self.asked.append(url)
+        self.servers.append(server)
         answer = self.answers.get(url)
         if answer is None:
             raise DownloadError("answered 404")
@@ -58,8 +61,8 @@ def leaf(root: Issued, *urls: str) -> Certificate:
     return Certificate.from_der(root.issue(aia=urls).der)
 
 
-def budget(downloads: int = 10, *, seconds: float = 20.0) -> Budget:
-    return Budget(time.monotonic() + seconds, downloads)
+def budget(downloads: int = 10, *, seconds: float = 20.0, server: Server = NOBODY) -> Budget:
+    return Budget(time.monotonic() + seconds, downloads, server=server)
 
 
 async def every_attempt(

@@ -1,6 +1,8 @@
 """The limits of the AIA source: failures, budgets, deadlines, and its end."""
 
 import asyncio
+import ipaddress
+from dataclasses import replace
 from types import CoroutineType
 
 import pytest
@@ -8,8 +10,9 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.egress import Proxy, Refusal, Server
 from mitmproxy_aia.sources import Budget, Found, aia
-from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource, NotTried
+from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource, NotTried, Refused
 from tests.lab import Issued
 from tests.test_aia_source import A, B, Web, budget, every_attempt, leaf, run, said, settle
 
@@ -261,5 +264,171 @@ def test_extensions_that_cannot_be_read(root: Issued) -> None:
     async def test() -> None:
         attempts = said(await every_attempt(AiaSource(Web(root)), certificate))
         assert attempts == ["CN=Lab Leaf has an extension that cannot be read"]
+
+    run(test())
+
+
+PUBLIC = Server("public.example", ipaddress.ip_address("8.8.8.8"), 443)
+PRIVATE = Server("private.example", ipaddress.ip_address("10.0.0.1"), 443)
+PROXIED = Server("public.example", proxy=Proxy("http", "proxy.example", 3128))
+REFUSED = Refused(Refusal("is in the private network", compared=True))
+
+
+@pytest.mark.parametrize("other", [PUBLIC, PROXIED], ids=["public", "proxied"])
+def test_one_servers_download_is_not_anothers(root: Issued, other: Server) -> None:
+    """Servers that are permitted different things, or go different ways, share no download."""
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        gate = asyncio.Event()
+        web.answers = {A: gate}
+        askers = [
+            asyncio.ensure_future(every_attempt(source, leaf(root, A), budget(server=server)))
+            for server in (PRIVATE, other, PRIVATE, other)
+        ]
+        await settle()
+        assert web.servers == [PRIVATE, other]
+        gate.set()
+        landed = [await asker for asker in askers]
+        assert all(attempts[0].found for attempts in landed)
+
+    run(test())
+
+
+def test_refusal_is_worded_for_each_who_asks(root: Issued) -> None:
+    """Two servers of one address space share the download, and each is told of itself."""
+    web = Web(root)
+    source = AiaSource(web)
+    web.answers = {A: REFUSED}
+    other = replace(PUBLIC, name="other.example")
+
+    async def test() -> None:
+        askers = [
+            asyncio.ensure_future(every_attempt(source, leaf(root, A), budget(server=server)))
+            for server in (PUBLIC, other)
+        ]
+        assert [said(await asker) for asker in askers] == [
+            [f"refused: http://a/ is in the private network, {name} is not (aia_allow)"]
+            for name in ("public.example", "other.example")
+        ]
+        assert web.asked == [A]
+
+    run(test())
+
+
+def test_refusal_is_not_a_failure_of_the_url(root: Issued) -> None:
+    """It is not remembered: neither for others nor for when the options have changed."""
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        web.answers = {A: REFUSED}
+        assert (await every_attempt(source, leaf(root, A), budget(server=PUBLIC)))[0].refused
+        web.answers = {A: (web.ca,)}
+        assert (await every_attempt(source, leaf(root, A), budget(server=PUBLIC)))[0].found
+
+    run(test())
+
+
+def test_failure_is_remembered_for_the_same_way(root: Issued) -> None:
+    """What failed for a public server is asked anew for a private or a proxied one."""
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        for server in (PUBLIC, PRIVATE, PROXIED, PUBLIC, PRIVATE, PROXIED):
+            await every_attempt(source, leaf(root, A), budget(server=server))
+        assert web.servers == [PUBLIC, PRIVATE, PROXIED]
+
+    run(test())
+
+
+def test_flood_of_hanging_urls(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server has its share of downloads in the air; others wait, and other servers do not."""
+    monkeypatch.setattr(aia, "PATIENCE", 0.001)
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        gate = asyncio.Event()
+        urls = [f"http://host-{number}.test/" for number in range(100)]
+        web.answers = {**dict.fromkeys(urls, gate), A: (web.ca,)}
+        flood = [
+            asyncio.ensure_future(every_attempt(source, leaf(root, url), budget(server=PUBLIC)))
+            for url in urls
+        ]
+        await settle()
+        assert len(web.asked) == aia.SHARE
+        sent_away = [said(asker.result()) for asker in flood if asker.done()]
+        assert len(sent_away) == 100 - aia.SHARE - aia.MAX_WAITING
+        assert sent_away[0][0].endswith("was not tried (64 downloads wait for their turn)")
+        assert (await every_attempt(source, leaf(root, A), budget(server=PRIVATE)))[0].found
+        # Its own good URL, too, if another server asks for what the flood wants as well.
+        web.answers[urls[aia.SHARE]] = (web.ca,)
+        shared = leaf(root, urls[aia.SHARE])
+        neighbour = replace(PUBLIC, address=ipaddress.ip_address("8.8.4.4"))
+        assert (await every_attempt(source, shared, budget(server=neighbour)))[0].found
+        gate.set()
+        landed = [await asker for asker in flood if not asker.done()]
+        assert all(attempts[0].found for attempts in landed)
+
+    run(test())
+
+
+def test_flood_for_one_host(root: Issued) -> None:
+    """Many servers whose URLs hang at one host use up the places of that host only."""
+    web = Web(root)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        gate = asyncio.Event()
+        urls = [f"http://{number}.hanging.test/" for number in range(50)]
+        servers = [Server(f"server.example{number}") for number in range(50)]
+        web.answers = {**dict.fromkeys(urls, gate), A: (web.ca,)}
+        flood = [
+            asyncio.ensure_future(every_attempt(source, leaf(root, url), budget(server=server)))
+            for url, server in zip(urls, servers, strict=True)
+        ]
+        await settle()
+        assert len(web.asked) == aia.SHARE
+        assert (await every_attempt(source, leaf(root, A)))[0].found
+        gate.set()
+        landed = [await asker for asker in flood]
+        assert all(attempts[0].found for attempts in landed)
+
+    run(test())
+
+
+def test_waiting_for_its_turn_is_given_up(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody waits for any more is not downloaded when its turn comes."""
+    web = Web(root)
+    monkeypatch.setattr(aia, "SHARE", 1)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        gate = asyncio.Event()
+        web.answers = {A: gate, B: gate}
+        first = asyncio.ensure_future(every_attempt(source, leaf(root, A)))
+        await settle()
+        (waited,) = await every_attempt(source, leaf(root, B), budget(seconds=0.05))
+        assert waited.outcome.startswith("waited for other downloads for 0.")
+        gate.set()
+        assert (await first)[0].found
+        await settle()
+        assert web.asked == [A]
+        assert (await every_attempt(source, leaf(root, B)))[0].found
+
+    run(test())
+
+
+def test_url_that_cannot_be_parsed_is_tried(root: Issued) -> None:
+    """Whose share it takes cannot be told; what is wrong with it is the download's to say."""
+    web = Web(root)
+
+    async def test() -> None:
+        attempts = await every_attempt(AiaSource(web), leaf(root, "http://[a/", "http://a:x/"))
+        assert web.asked == ["http://[a/", "http://a:x/"]
+        assert len(attempts) == 2
 
     run(test())

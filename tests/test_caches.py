@@ -39,6 +39,12 @@ def test_other_urls(tmp_path: Path, text: str) -> None:
     assert "secret" not in str(error.value)
 
 
+def test_home_of_nobody(tmp_path: Path) -> None:
+    """It is named, on one line."""
+    with pytest.raises(ValueError, match=r"^~no\\none/x begins with a user without a home$"):
+        where("~no\none/x", tmp_path)
+
+
 def test_bad_redis_url(tmp_path: Path) -> None:
     """It is found before anything connects, and without the password in the message."""
     with pytest.raises(ValueError, match="a Redis URL") as error:

@@ -246,11 +246,12 @@ def test_who_is_not_asked(root: Issued) -> None:
     shelf = Shelf()
     complete([leaf, stranger], root, shelf)
     assert shelf.asked == list(certificates(leaf))
-    constrained = root.issue("CA", **CONSTRAINED)
-    leaf = constrained.issue()
+    constrained = root.issue("Constrained", **CONSTRAINED)
+    lower = constrained.issue("CA", ca=True)
+    leaf = lower.issue()
     shelf = Shelf()
-    complete([leaf, constrained], root, shelf)
-    assert shelf.asked == list(certificates(leaf))
+    complete([leaf, lower, constrained], root, shelf)
+    assert shelf.asked == list(certificates(lower, leaf))
 
 
 def test_reasons_of_paths_that_reach_an_anchor(root: Issued) -> None:
@@ -259,10 +260,61 @@ def test_reasons_of_paths_that_reach_an_anchor(root: Issued) -> None:
     assert outcome.fault == Fault.of(errors.INVALID_PURPOSE, 0)
     expired = authority("Expired", expired=True)
     ca = expired.issue("CA", ca=True)
-    dead = authority("Stranger").issue("CA", ca=True, key=ca)
-    dead_line = [dead, authority("Stranger")]
-    outcome = complete([ca.issue(), ca, *dead_line], expired)
+    stranger = authority("Stranger")
+    dead = stranger.issue("CA", ca=True, key=ca)
+    outcome = complete([ca.issue(), ca, dead, stranger], expired)
     assert outcome.fault == Fault.of(errors.CERT_HAS_EXPIRED, 2)
+
+
+def test_reason_of_the_longest_path_to_an_anchor(root: Issued) -> None:
+    """With a constraint far up, on a way that was not the first to be reached."""
+    constrained = root.issue("Constrained", **CONSTRAINED)
+    short = constrained.issue("CA", ca=True)
+    long = [constrained.issue("Upper", ca=True)]
+    long.insert(0, long[0].issue("CA", ca=True, key=short, path_length=0, valid=OLD))
+    outcome = complete([short.issue(), short, *long, constrained], root)
+    assert outcome.fault is not None
+    assert outcome.fault.code == errors.EXCLUDED_VIOLATION
+
+
+def test_reason_of_an_unusable_issuer_below_an_anchor(root: Issued) -> None:
+    """It comes before a longer way that leads nowhere."""
+    expired = root.issue("CA", ca=True, expired=True)
+    stranger = authority("Stranger")
+    upper = stranger.issue("Upper", ca=True)
+    dead = upper.issue("CA", ca=True, key=expired)
+    outcome = complete([expired.issue(), expired, dead, upper, stranger], root)
+    assert outcome.fault == Fault.of(errors.CERT_HAS_EXPIRED, 1)
+
+
+def test_depth_of_an_unusable_issuer(root: Issued) -> None:
+    """It is counted from the leaf."""
+    upper = authority("Stranger").issue("Upper", ca=True, expired=True)
+    lower = upper.issue("Lower", ca=True)
+    outcome = complete([lower.issue(), lower, upper], root)
+    assert outcome.fault == Fault.of(errors.CERT_HAS_EXPIRED, 2)
+
+
+def test_who_was_asked_is_heard_out(root: Issued) -> None:
+    """All URLs of the certificate on top come before those of the leaf, and the leaf before
+    other strangers."""
+
+    class Talkative(Shelf):
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            for number in range(2):
+                self.asked.append(certificate)
+                yield Attempt(f"shelf {number}", "is empty")
+
+    intermediate, (dead, *mesh) = stranger_mesh(2)
+    leaf = intermediate.issue()
+    shelf = Talkative()
+    complete([leaf, dead, *mesh], root, shelf)
+    (end,) = certificates(leaf)
+    top = shelf.asked[0]
+    assert top != end
+    assert shelf.asked[:4] == [top, top, end, end]
 
 
 def test_an_unusable_issuer_tells_more_than_a_missing_one(root: Issued) -> None:
@@ -329,6 +381,22 @@ def test_nesting_is_limited(root: Issued) -> None:
     assert outcome.reason.endswith("; nothing was asked beyond 7 downloads in a row)")
     assert len(shelf.asked) == 7
     assert complete([leaf], root, Shelf(fetched=cas), limits=Limits(nesting=8)).verified
+
+
+def test_nesting_is_that_of_the_shortest_way() -> None:
+    """A certificate that a detour of six downloads brings first is two downloads away, too.
+
+    Found by tests/test_differential.py.
+    """
+    key = [authority(f"CA {number}") for number in range(9)]
+
+    def crossed(issuer: int, subject: int) -> Issued:
+        return key[issuer].issue(f"CA {subject}", key=key[subject], ca=True)
+
+    presented = [key[6].issue(), crossed(0, 1)]
+    steps = [(1, 2), (7, 6), (8, 6), (6, 7), (8, 7), (7, 8), (2, 8)]
+    shelf = Shelf(fetched=[crossed(*step) for step in steps])
+    assert complete(presented, key[0], shelf).verified
 
 
 def test_candidates_are_limited(root: Issued) -> None:
@@ -681,6 +749,16 @@ def test_each_path_is_judged_once(root: Issued) -> None:
 
     assert not asyncio.run(main()).verified
     assert len(judged) == len(set(judged)) == 5
+
+
+def test_shorter_paths_are_judged_first(root: Issued) -> None:
+    """And the likelier ones among those of one length; whoever has little left finds it."""
+    cas = [authority(f"CA {each}") for each in range(4)]
+    mesh = [a.issue(b.name, key=b, ca=True) for a, b in itertools.permutations(cas, 2)]
+    anchored = [root.issue(ca.name, key=ca, ca=True, excluded=["127.0.0.0/8"]) for ca in cas[1:]]
+    good = root.issue("CA 3", key=cas[3], ca=True, valid=OLD)
+    outcome = complete([cas[0].issue(), *mesh, *anchored, good], root, limits=Limits(paths=8))
+    assert len(outcome.path) == 4
 
 
 def test_seconds(root: Issued) -> None:

@@ -1,10 +1,12 @@
 """One download over real HTTP on loopback: what is accepted, and every limit."""
 
 import asyncio
+import ipaddress
 from collections.abc import Iterator
 
 import pytest
 
+from mitmproxy_aia.egress import Server
 from mitmproxy_aia.sources.aia import DownloadError
 from mitmproxy_aia.sources.download import MAX_BODY, MAX_REDIRECTS, Downloader
 from tests.lab import CaIssuersServer, Issued, dead_url, pem_bundle
@@ -12,6 +14,8 @@ from tests.lab import CaIssuersServer, Issued, dead_url, pem_bundle
 PATIENT = 20.0
 """Seconds no test is expected to take."""
 BRIEF = 0.1
+HERE = Server("server.example", ipaddress.ip_address("127.0.0.1"), 443)
+"""A server on this machine: it may cause downloads from the lab."""
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +24,12 @@ def ca() -> Iterator[CaIssuersServer]:
         yield server
 
 
-def get(*urls: str, timeout: float = PATIENT) -> list[str]:
+def get(*urls: str, timeout: float = PATIENT, server: Server = HERE) -> list[str]:
     """The names of the certificates at `urls`, downloaded one after the other."""
 
     async def get_all() -> list[str]:
         downloader = Downloader(lambda: timeout)
-        return [each.name for url in urls for each in await downloader(url)]
+        return [each.name for url in urls for each in await downloader(url, server)]
 
     return asyncio.run(get_all())
 
@@ -178,8 +182,8 @@ def test_time_limit_is_asked_for_each_download(ca: CaIssuersServer, root: Issued
 
     async def get_both() -> None:
         downloader = Downloader(lambda: next(limits))
-        await downloader(url)
+        await downloader(url, HERE)
         with pytest.raises(DownloadError, match=r"^gave no answer in 0\.1 s$"):
-            await downloader(ca.hang("/in-time"))
+            await downloader(ca.hang("/in-time"), HERE)
 
     asyncio.run(get_both())

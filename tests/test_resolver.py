@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from mitmproxy_aia.sources import download
 from mitmproxy_aia.sources.aia import NotTried
 from mitmproxy_aia.sources.download import Downloader
-from mitmproxy_aia.sources.resolver import Resolver
-from tests.lab import CaIssuersServer, Issued
-from tests.test_download import PATIENT, get, why_not
+from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
+from tests.lab import CaIssuersServer, Issued, dead_url
+from tests.test_download import HERE, PATIENT, get, why_not
 
 
 class Names:
@@ -77,15 +76,16 @@ def test_slow_names_stop_nobody_else(names: Names) -> None:
     asyncio.run(main())
 
 
-def test_number_of_lookups(names: Names) -> None:
+@pytest.mark.parametrize("limit", [{"limit": 1}, {"of_a_site": 1}], ids=["all", "of a domain"])
+def test_number_of_lookups(names: Names, limit: dict[str, int]) -> None:
     """A lookup that nobody waits for any more still counts, until its thread is back."""
 
     async def main() -> None:
-        resolve = Resolver(limit=1)
-        slow = asyncio.ensure_future(resolve("slow.test"))
+        resolve = Resolver(**limit)
+        slow = asyncio.ensure_future(resolve("slow.known.test"))
         await asyncio.sleep(0)
         slow.cancel()
-        with pytest.raises(OSError, match="too many names are being looked up"):
+        with pytest.raises(TooManyLookups, match="too many names are being looked up"):
             await resolve("known.test")
         names.gate.set()
         while resolve._under_way:  # noqa: ASYNC110 -- a thread ends it
@@ -126,28 +126,35 @@ def test_download_from_a_name_without_an_answer(names: Names) -> None:
     names.addresses = {"empty.test": [], "dead.test": ["127.0.0.1"]}
     assert why_not("http://no.test/") == "could not be reached (Name or service not known)"
     assert why_not("http://empty.test/") == "has a host without an address"
-    assert why_not("http://dead.test:1/") == "could not be reached (Connection refused)"
+    dead = dead_url("/").replace("127.0.0.1", "dead.test")
+    assert why_not(dead) == "could not be reached (Connection refused)"
 
 
-def test_number_of_downloads_at_once(monkeypatch: pytest.MonkeyPatch, root: Issued) -> None:
-    """A download that finds no place in time is said to be not tried, and sends nothing."""
-    monkeypatch.setattr(download, "MAX_DOWNLOADS", 1)
-    with CaIssuersServer() as ca:
-        hanging, good = ca.hang("/hang"), ca.serve("/ca.der", root.der)
+def test_too_many_lookups_say_nothing_of_a_url(names: Names) -> None:
+    """The download was not tried, and that is not remembered."""
 
-        async def main() -> None:
-            seconds = PATIENT
-            downloader = Downloader(lambda: seconds)
-            first = asyncio.ensure_future(downloader(hanging))
-            while not ca.requests:  # noqa: ASYNC110 -- another thread answers
-                await asyncio.sleep(0.001)
-            seconds = 0.01
-            with pytest.raises(NotTried, match="1 downloads are under way"):
-                await downloader(good)
-            first.cancel()
-            await asyncio.wait([first])
-            seconds = PATIENT
-            assert len(await downloader(good)) == 1
+    async def main() -> None:
+        downloader = Downloader(lambda: PATIENT)
+        slow = [asyncio.ensure_future(downloader("http://slow.test/", HERE)) for _ in range(16)]
+        await asyncio.sleep(0)
+        with pytest.raises(NotTried, match=r"^was not tried \(too many names"):
+            await downloader("http://slow.test/", HERE)
+        names.gate.set()
+        await asyncio.gather(*slow, return_exceptions=True)
 
-        asyncio.run(main())
-        assert ca.downloads == {"/hang": 1, "/ca.der": 1}
+    asyncio.run(main())
+
+
+def test_lookups_of_other_domains(names: Names) -> None:
+    """A domain whose name servers hang uses up its own share only."""
+
+    async def main() -> None:
+        resolve = Resolver(of_a_site=2)
+        slow = [asyncio.ensure_future(resolve(f"slow{each}.hanging.test")) for each in range(9)]
+        await asyncio.sleep(0)
+        assert await resolve("known.test") == ["127.0.0.1"]
+        names.gate.set()
+        failures = await asyncio.gather(*slow, return_exceptions=True)
+        assert [type(each) for each in failures].count(TooManyLookups) == 7
+
+    asyncio.run(main())

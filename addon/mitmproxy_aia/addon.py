@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import ipaddress
 import logging
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from mitmproxy import addonmanager, command, connection, ctx, exceptions, tls, types
+from mitmproxy.log import ALERT
 
 from mitmproxy_aia import bundle, handshake
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.egress import Server
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.options import NAMES, Settings, add_options
+from mitmproxy_aia.proxies import AUTO, upstream_proxy
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.tiers import Tiers
 from mitmproxy_aia.verification import Verifier
@@ -39,7 +45,9 @@ class Aia:
 
     def __init__(self) -> None:
         self._settings = Settings(mode="off")
-        self._tiers = Tiers(lambda: self._settings.timeout)
+        self._tiers = Tiers(
+            lambda: self._settings.timeout, lambda: self._settings.policy, _own_listeners
+        )
         self._announced = _Recent(ANNOUNCED)
         self._learned = _Recent(LEARNED, LEARNED_FOR)
 
@@ -71,7 +79,7 @@ class Aia:
         address = _address(data.conn)
         handshake.watch(
             data,
-            self._begin,
+            functools.partial(self._begin, self._server(data.conn)),
             functools.partial(self._conclude, address),
             learn=self._to_learn(address),
             audit=self._settings.mode == "audit",
@@ -107,7 +115,7 @@ class Aia:
             number = self._tiers.clear()
         except OSError as error:
             raise exceptions.CommandError(str(error)) from error
-        logger.info(f"{number} intermediates were forgotten")
+        logger.log(ALERT, f"{number} intermediates were forgotten")
 
     @command.command("aia.cache.export")
     def cache_export(self, path: types.Path) -> None:
@@ -117,7 +125,7 @@ class Aia:
             bundle.save(Path(path).expanduser(), bundle.write_bundle(entries))
         except OSError as error:
             raise exceptions.CommandError(str(error)) from error
-        logger.info(f"{len(entries)} intermediates were written to {path}")
+        logger.log(ALERT, f"{len(entries)} intermediates were written to {path}")
 
     def _entries(self) -> Sequence[Entry]:
         try:
@@ -125,10 +133,34 @@ class Aia:
         except OSError as error:
             raise exceptions.CommandError(str(error)) from error
 
-    def _begin(self, presented: Iterable[Certificate], verifier: Verifier) -> Completion:
+    def _server(self, connection: connection.Server) -> Server:
+        """What is known of the server at the other end of `connection`."""
+        host, port = connection.address[:2] if connection.address else ("", 0)
+        proxy = self._settings.proxy
+        if proxy == AUTO:
+            via, auth = connection.via, ctx.options.upstream_auth
+            used = None if via is None else upstream_proxy(via, auth)
+        else:
+            used = None if isinstance(proxy, str) else proxy
+        if used is not None:
+            used = replace(
+                used,
+                ca_file=ctx.options.ssl_verify_upstream_trusted_ca or "",
+                ca_folder=ctx.options.ssl_verify_upstream_trusted_confdir or "",
+            )
+        peer = None
+        if connection.via is None and connection.peername:
+            # A proxy in between is all that we are connected to.
+            with contextlib.suppress(ValueError):
+                peer, port = ipaddress.ip_address(connection.peername[0]), connection.peername[1]
+        return Server(printable(connection.sni or host or "the server"), peer, port, used)
+
+    def _begin(
+        self, server: Server, presented: Iterable[Certificate], verifier: Verifier
+    ) -> Completion:
         frozen = "aia_mode=frozen" if self._settings.mode == "frozen" else ""
         limits = Limits(seconds=self._settings.timeout, frozen=frozen)
-        return Completion(presented, verifier, self._tiers.sources, limits)
+        return Completion(presented, verifier, self._tiers.sources, limits, server)
 
     def _to_learn(self, address: str) -> handshake.Learn | None:
         """What a complete chain of the server at `address` is to be given to, if it is."""
@@ -178,6 +210,15 @@ class _Recent:
         self._added.move_to_end(what)
         if len(self._added) > self._capacity:
             self._added.popitem(last=False)
+
+
+def _own_listeners() -> list[tuple[str, int]]:
+    """Where this proxy listens, mitmweb's page included: host and port."""
+    addresses = ctx.master.addons.get("proxyserver").listen_addrs()
+    own = [(str(address[0]), int(address[1])) for address in addresses]
+    if "web_port" in ctx.options:
+        own.append((ctx.options.web_host, ctx.options.web_port))
+    return own
 
 
 def _address(server: connection.Server) -> str:

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Seque
 from dataclasses import dataclass
 
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.search import Judge, Search
@@ -74,7 +75,7 @@ class Completion:
 
     `presented` is what the server sent, leaf first; there must be a leaf. What comes after it
     is taken only when it is needed, so it may be an iterator that has yet to parse it.
-    `sources` are asked in their order.
+    `sources` are asked in their order. `server` decides where a download may go.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class Completion:
         verifier: Judge,
         sources: Sequence[IssuerSource],
         limits: Limits | None = None,
+        server: Server = NOBODY,
     ) -> None:
         self._started = time.monotonic()
         self._sources = sources
         self._limits = limits or Limits()
+        self._server = server
         self._presented: Iterator[Certificate] = iter(presented)
         self._leaf = next(self._presented)
         look_up = [functools.partial(self._look_up, source) for source in sources]
@@ -112,6 +115,7 @@ class Completion:
             time.monotonic() + self._limits.seconds,
             0 if self._limits.frozen else self._limits.downloads,
             frozen=self._limits.frozen,
+            server=self._server,
         )
         try:
             try:
@@ -140,7 +144,6 @@ class Completion:
                 continue
             self._attempts.append(attempt)
             if attempt.found:
-                self._search.allow_more()
                 for found in attempt.found:
                     self._add(found, nesting=self._nesting.get(certificate, 0) + 1)
                 await self._work_gently()
@@ -159,12 +162,11 @@ class Completion:
                 slice_ends = time.thread_time() + self._limits.slice
 
     def _add(self, found: Found, nesting: int) -> None:
-        if self._search.add(found.certificate):
-            self._found[found.certificate] = found
-            self._nesting[found.certificate] = nesting
-        elif nesting < self._nesting.get(found.certificate, 0):
-            # Brought by a detour first.
-            self._nesting[found.certificate] = nesting
+        certificate = found.certificate
+        self._search.add(certificate, presented=found.origin == PRESENTED)
+        self._found.setdefault(certificate, found)
+        # It may have been brought by a detour first.
+        self._nesting[certificate] = min(nesting, self._nesting.get(certificate, nesting))
 
     def _look_up(self, source: IssuerSource, certificate: Certificate) -> Iterator[Certificate]:
         """What `source` knows of the issuers of `certificate`."""
@@ -180,8 +182,7 @@ class Completion:
         waiting = [
             certificate
             for certificate in self._search.reached
-            if certificate not in self._asked
-            and self._search.may_grow(certificate)
+            if certificate not in self._asked and self._search.may_grow(certificate)
         ]
         too_deep = [each for each in waiting if self._nesting.get(each, 0) >= self._limits.nesting]
         if too_deep:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mitmproxy import addonmanager, ctx, exceptions
 
-from mitmproxy_aia.sources.caches import CACHE_FILE, MEMORY_ONLY, Where, where
+from mitmproxy_aia.egress import Policy, Proxy
+from mitmproxy_aia.proxies import AUTO, Way, parse_proxy
+from mitmproxy_aia.sources.caches import CACHE_FILE, MEMORY_ONLY, Where, from_home, where
 
 MODES = ("complete", "frozen", "audit", "off")
-NAMES = frozenset({"aia_mode", "aia_timeout", "aia_cache", "aia_intermediates", "aia_learn"})
+NAMES = frozenset(
+    {
+        "aia_mode",
+        "aia_timeout",
+        "aia_cache",
+        "aia_intermediates",
+        "aia_learn",
+        "aia_allow",
+        "aia_deny",
+        "aia_proxy",
+    }
+)
 
 
 def add_options(loader: addonmanager.Loader) -> None:
@@ -58,6 +71,30 @@ def add_options(loader: addonmanager.Loader) -> None:
         help="Remember the intermediates of complete chains that were verified, too: a server "
         "that forgets one is then often cured without a download.",
     )
+    loader.add_option(
+        name="aia_allow",
+        typespec=Sequence[str],
+        default=[],
+        help="Where downloads may go beyond the rule, which is: to port 80 in public, and to "
+        "the private network or this machine only for a server that is there itself. Host "
+        "names (*.pki.example is all below it), addresses and networks, each with a port or "
+        "without: pki.example:8080, 10.1.0.0/16, [fd00::1]:8080.",
+    )
+    loader.add_option(
+        name="aia_deny",
+        typespec=Sequence[str],
+        default=[],
+        help="Where downloads may not go, written as in aia_allow. It wins over everything.",
+    )
+    loader.add_option(
+        name="aia_proxy",
+        typespec=str,
+        default=AUTO,
+        help="What downloads go through. auto: the way that the connection to the server goes, "
+        "which is in upstream mode the upstream proxy, with upstream_auth. direct: no proxy. "
+        "Or http://user:password@host:port, https://... or socks5://... (which takes the "
+        "Python library socksio). The proxy variables of the environment are never used.",
+    )
 
 
 @dataclass(frozen=True)
@@ -69,6 +106,8 @@ class Settings:
     cache: Where = MEMORY_ONLY
     intermediates: tuple[Path, ...] = ()
     learn: bool = True
+    policy: Policy = field(default_factory=Policy)
+    proxy: Proxy | Way = AUTO
 
     @classmethod
     def from_options(cls) -> Settings:
@@ -87,12 +126,23 @@ class Settings:
             cache = where(ctx.options.aia_cache, Path(ctx.options.confdir))
         except ValueError as error:
             raise exceptions.OptionsError(f"aia_cache: {error}") from error
+        try:
+            intermediates = tuple(map(from_home, map(Path, ctx.options.aia_intermediates)))
+        except ValueError as error:
+            raise exceptions.OptionsError(f"aia_intermediates: {error}") from error
+        try:
+            policy = Policy.parse(ctx.options.aia_allow, ctx.options.aia_deny)
+            proxy = parse_proxy(ctx.options.aia_proxy)
+        except ValueError as error:
+            raise exceptions.OptionsError(str(error)) from error
         return cls(
             mode,
             timeout,
             cache,
-            tuple(Path(path).expanduser() for path in ctx.options.aia_intermediates),
+            intermediates,
             ctx.options.aia_learn,
+            policy,
+            proxy,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mitmproxy_aia.cache import Entry
+from mitmproxy_aia.egress import Policy
 from mitmproxy_aia.sources import ClosableSource, Found, IssuerSource
 from mitmproxy_aia.sources.aia import AiaSource
 from mitmproxy_aia.sources.caches import MEMORY_ONLY, Where, open_cache, open_source
@@ -15,10 +16,18 @@ from mitmproxy_aia.sources.memory import MemorySource
 
 
 class Tiers:
-    """`timeout` gives the seconds that one download may take."""
+    """`timeout` gives the seconds that one download may take, `policy` where one may go, and
+    `listeners` where this proxy itself listens."""
 
-    def __init__(self, timeout: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        timeout: Callable[[], float],
+        policy: Callable[[], Policy] = Policy,
+        listeners: Callable[[], Sequence[tuple[str, int]]] = tuple,
+    ) -> None:
         self._timeout = timeout
+        self._policy = policy
+        self._listeners = listeners
         self._where: Where = MEMORY_ONLY
         self._paths: tuple[Path, ...] = ()
         self._memory = MemorySource()
@@ -47,7 +56,8 @@ class Tiers:
     def sources(self) -> Sequence[IssuerSource]:
         """Needs a running event loop."""
         if self._aia is None:
-            self._aia = AiaSource(Downloader(self._timeout))
+            download = Downloader(self._timeout, self._policy, self._listeners)
+            self._aia = AiaSource(download)
         cache = () if self._cache is None else (self._cache,)
         return (self._memory, self._files, *cache, self._aia)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.egress import NOBODY, Server
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,18 @@ class Found:
 class Attempt:
     """One try to get an issuer, and what came of it.
 
-    `where` and `outcome` make a sentence: `http://ca.example/int.der` `answered 404`.
+    `where` and `outcome` make a sentence: `http://ca.example/int.der` `answered 404`. `refused`
+    says that a rule of ours stood in the way.
     """
 
     where: str
     outcome: str
     found: tuple[Found, ...] = ()
     seconds: float = 0.0
+    refused: bool = False
 
     def __str__(self) -> str:
-        return f"{self.where} {self.outcome}"
+        return f"{'refused: ' if self.refused else ''}{self.where} {self.outcome}"
 
 
 @dataclass
@@ -57,7 +60,8 @@ class Budget:
 
     `deadline` is in seconds of time.monotonic(), `downloads` counts requests to URLs, and
     `overdrawn` is set where there would have been more. `frozen` says why nothing may be
-    downloaded at all, if so; a source then tells what it would have downloaded. What a source
+    downloaded at all, if so; a source then tells what it would have downloaded. `server` is the
+    one whose chain is completed: where a download may go depends on it. What a source
     puts into `in_use` lives as long as the completion, and what it puts into `when_done` is
     called when the completion has ended, after `keep`. It must not raise.
     """
@@ -66,6 +70,7 @@ class Budget:
     downloads: int
     overdrawn: bool = False
     frozen: str = ""
+    server: Server = NOBODY
     in_use: list[object] = field(default_factory=list)
     when_done: list[Callable[[], None]] = field(default_factory=list)
 

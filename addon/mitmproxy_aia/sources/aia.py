@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+from mitmproxy_aia.addresses import Space
 from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.egress import Proxy, Refusal, Server, site
 from mitmproxy_aia.sources import Attempt, Budget, Found
+from mitmproxy_aia.sources.slots import Place, Slots
 
 URLS_PER_CERTIFICATE = 5
 PATIENCE = 0.5
@@ -18,9 +23,20 @@ PATIENCE = 0.5
 FAILURE_REMEMBERED = 60.0
 """Seconds."""
 FAILURES_REMEMBERED = 1_000
+MAX_DOWNLOADS = 256
+"""Downloads at the same time."""
+SHARE = 16
+"""Of these, for one server (or its neighbours), and from one caIssuers host (or its domain)."""
+MAX_WAITING = 64
+"""Downloads that one server may have waiting for its share."""
 
-Download = Callable[[str], Awaitable[tuple[Certificate, ...]]]
-"""Gets the certificates at a URL, or raises `DownloadError`."""
+Download = Callable[[str, Server], Awaitable[tuple[Certificate, ...]]]
+"""Gets the certificates at a URL for a server, or raises `DownloadError`. What comes of it may
+depend on the server's `permits` and `proxy` only."""
+
+_Key = tuple[str, Space, Proxy | None]
+"""A URL, and all of a server that decides what its download gives: what one server may have is
+never had by another through it."""
 
 
 class DownloadError(OSError):
@@ -31,6 +47,14 @@ class NotTried(DownloadError):
     """It was our own doing, and says nothing of the URL."""
 
 
+class Refused(NotTried):
+    """The rules do not let it be downloaded."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.what)
+        self.refusal = refusal
+
+
 @dataclass(frozen=True)
 class _Failure:
     outcome: str
@@ -38,24 +62,34 @@ class _Failure:
 
 
 class _Flight:
-    """One download, shared by all who want the same URL at the same time.
+    """One download, shared by all who want the same at the same time.
 
-    `result` is what came of it once `done` is set: certificates or, in words, why not.
+    `result` is what came of it once `done` is set: certificates or why not.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, key: _Key, place: Place) -> None:
+        self.key = key
+        self.place = place
+        self.askers = 0
         self.started = time.monotonic()
         self.seconds = 0.0
         self.done = asyncio.Event()
-        self.result: tuple[Certificate, ...] | str = ()
+        self.result: tuple[Certificate, ...] | str | Refusal = "was given up"
+        self.task: asyncio.Task[None] | None = None
 
-    def attempt(self) -> Attempt:
-        """What there is to say of it, finished or not."""
+    @property
+    def url(self) -> str:
+        return self.key[0]
+
+    def attempt(self, server: Server) -> Attempt:
+        """What there is to say of it to `server`, finished or not."""
         where = printable(self.url)
         if not self.done.is_set():
             waited = time.monotonic() - self.started
-            return Attempt(where, f"gave no answer in {waited:.1f} s", seconds=waited)
+            what = "gave no answer in" if self.place.held else "waited for other downloads for"
+            return Attempt(where, f"{what} {waited:.1f} s", seconds=waited)
+        if isinstance(self.result, Refusal):
+            return Attempt(where, self.result.words(server), seconds=self.seconds, refused=True)
         if isinstance(self.result, str):
             return Attempt(where, self.result, seconds=self.seconds)
         names = ", ".join(certificate.name for certificate in self.result[:3])
@@ -75,9 +109,10 @@ class AiaSource:
         # A flight is found here as long as it is in the air or some completion still needs
         # what it brought: two levels up, that completion may yet be waiting for another
         # one. It is not a cache: what was not verified is gone with its last completion.
-        self._flights: WeakValueDictionary[str, _Flight] = WeakValueDictionary()
-        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._flights: WeakValueDictionary[_Key, _Flight] = WeakValueDictionary()
+        self._failures: OrderedDict[_Key, _Failure] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = Slots(MAX_DOWNLOADS, SHARE, MAX_WAITING)
 
     def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
         return ()
@@ -95,39 +130,47 @@ class AiaSource:
         elif not certificate.ca_issuers:
             yield Attempt(certificate.name, "names no caIssuers URL")
         urls = list(certificate.ca_issuers[:URLS_PER_CERTIFICATE])
+        server = budget.server
         in_the_air: dict[asyncio.Task[bool], _Flight] = {}
         try:
             while urls or in_the_air:
                 left = budget.deadline - time.monotonic()
                 if left <= 0:
                     for flight in in_the_air.values():
-                        yield flight.attempt()
+                        yield flight.attempt(server)
                     return
                 if urls:
                     url = urls.pop(0)
-                    if (refusal := self._refusal(url)) is not None:
+                    key = url, server.permits, server.proxy
+                    if (refusal := self._refusal(key)) is not None:
                         yield refusal
                         continue
                     if budget.frozen:
                         yield Attempt(printable(url), f"was not downloaded ({budget.frozen})")
                         continue
-                    if url not in self._flights and budget.downloads <= 0:
+                    if key not in self._flights and budget.downloads <= 0:
                         budget.overdrawn = True
                         urls.clear()
                         continue
-                    flight = self._flight(url, budget)
-                    budget.in_use.append(flight)
-                    in_the_air[asyncio.ensure_future(flight.done.wait())] = flight
+                    joined = self._flight(key, budget)
+                    if joined is None:
+                        outcome = f"was not tried ({MAX_WAITING} downloads wait for their turn)"
+                        yield Attempt(printable(url), outcome)
+                        continue
+                    budget.in_use.append(joined)
+                    in_the_air[asyncio.ensure_future(joined.done.wait())] = joined
+                    joined.askers += 1
                 landed, _ = await asyncio.wait(
                     in_the_air,
                     timeout=min(left, PATIENCE) if urls else left,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in landed:
-                    yield in_the_air.pop(task).attempt()
+                    yield in_the_air.pop(task).attempt(server)
         finally:
-            for task in in_the_air:
+            for task, flight in in_the_air.items():
                 task.cancel()
+                self._leave(flight)
 
     def close(self) -> None:
         """Gives up the downloads that are under way. Also safe when the event loop is gone."""
@@ -135,48 +178,79 @@ class AiaSource:
             if not task.get_loop().is_closed():
                 task.cancel()
 
-    def _refusal(self, url: str) -> Attempt | None:
-        """Why `url` is not tried now, if it is not."""
+    def _refusal(self, key: _Key) -> Attempt | None:
+        """Why a URL is not tried now, if it is not."""
+        url = key[0]
         where = printable(url)
         if not url.lower().startswith("http://"):
             return Attempt(where, "was skipped (only http:// is followed)")
-        failure = self._failures.get(url)
+        failure = self._failures.get(key)
         if failure is not None:
             ago = time.monotonic() - failure.at
             if ago < FAILURE_REMEMBERED:
                 return Attempt(where, f"{failure.outcome} ({ago:.0f} s ago)")
-            del self._failures[url]
+            del self._failures[key]
         return None
 
-    def _flight(self, url: str, budget: Budget) -> _Flight:
-        """The flight to `url`, started if it is not in the air already."""
-        flight = self._flights.get(url)
-        if flight is None:
-            budget.downloads -= 1
-            flight = self._flights[url] = _Flight(url)
-            task = asyncio.create_task(self._fly(flight), name=f"aia download {printable(url)}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _flight(self, key: _Key, budget: Budget) -> _Flight | None:
+        """The flight for `key`, begun if there is none; None if too many wait already."""
+        payer = budget.server.group
+        flight = self._flights.get(key)
+        if flight is not None:
+            self._slots.share(flight.place, payer)
+            return flight
+        place = self._slots.ask(payer, _target(key[0]))
+        if place is None:
+            return None
+        budget.downloads -= 1
+        flight = self._flights[key] = _Flight(key, place)
+        name = f"aia download {printable(flight.url)}"
+        flight.task = asyncio.create_task(self._fly(flight, budget.server), name=name)
+        self._tasks.add(flight.task)
+        # Also called when the task is cancelled before it has begun.
+        flight.task.add_done_callback(functools.partial(self._landed, flight))
         return flight
 
-    async def _fly(self, flight: _Flight) -> None:
-        flight.result = "was given up"
+    def _leave(self, flight: _Flight) -> None:
+        """One who has waited for it does not any more. What is in the air goes on, for whoever
+        comes next; what still waits for its turn would only be in others' way."""
+        flight.askers -= 1
+        if not flight.askers and not flight.place.entered.is_set() and flight.task is not None:
+            flight.task.cancel()
+            self._flights.pop(flight.key, None)
+
+    async def _fly(self, flight: _Flight, server: Server) -> None:
+        await flight.place.entered.wait()
         try:
-            flight.result = await self._download(flight.url)
+            flight.result = await self._download(flight.url, server)
+        except Refused as error:
+            flight.result = error.refusal
         except NotTried as error:
             flight.result = str(error)
         except DownloadError as error:
             flight.result = str(error)
-            self._remember_failure(flight.url, flight.result)
+            self._remember_failure(flight.key, flight.result)
         except Exception as error:
             flight.result = f"failed ({printable(str(error)) or type(error).__name__})"
-        finally:
-            flight.seconds = time.monotonic() - flight.started
-            flight.done.set()
-            if isinstance(flight.result, str):
-                self._flights.pop(flight.url, None)
 
-    def _remember_failure(self, url: str, outcome: str) -> None:
-        self._failures[url] = _Failure(outcome, time.monotonic())
+    def _landed(self, flight: _Flight, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.give_back(flight.place)
+        flight.seconds = time.monotonic() - flight.started
+        flight.done.set()
+        if not isinstance(flight.result, tuple) and self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def _remember_failure(self, key: _Key, outcome: str) -> None:
+        self._failures[key] = _Failure(outcome, time.monotonic())
         while len(self._failures) > FAILURES_REMEMBERED:
             self._failures.popitem(last=False)
+
+
+def _target(url: str) -> str:
+    """Who is kept busy by a download of `url`."""
+    try:
+        parts = urlsplit(url)
+        return f"{site(parts.hostname or '')}:{parts.port or 80}"
+    except ValueError:
+        return ""

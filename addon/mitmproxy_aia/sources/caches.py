@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mitmproxy_aia.cache import Cache
+from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.sources import ClosableSource
 from mitmproxy_aia.sources.redis_url import check_url
 
@@ -30,9 +31,17 @@ def where(text: str, confdir: Path) -> Where:
     if separator:
         raise ValueError(
             f"takes the path of a file, redis://host:port/db, rediss://host:port/db or "
-            f"{MEMORY_ONLY}, and not {scheme}://..."
+            f"{MEMORY_ONLY}, and not {printable(scheme)}://..."
         )
-    return Path(text).expanduser() if text else confdir.expanduser() / CACHE_FILE
+    return from_home(Path(text) if text else confdir / CACHE_FILE)
+
+
+def from_home(path: Path) -> Path:
+    """`path` with the home of ~ or ~user. Raises ValueError if there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{printable(str(path))} begins with a user without a home") from error
 
 
 def open_cache(where: Where) -> Cache:

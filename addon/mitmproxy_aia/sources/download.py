@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
-import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import httpx
 
+from mitmproxy_aia.addresses import Address, literal
 from mitmproxy_aia.certificates import Certificate, printable, read_certificates
-from mitmproxy_aia.sources.aia import DownloadError, NotTried
-from mitmproxy_aia.sources.resolver import Resolver
-
-# Ten lines for each request are no help to someone who debugs his own traffic.
-logging.getLogger("httpcore").setLevel(logging.INFO)
+from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
+from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
+from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
+from mitmproxy_aia.sources.transports import Transports
 
 MAX_BODY = 64 * 1024
 """Bytes."""
@@ -26,8 +25,6 @@ SMALL_BODY = 4 * 1024
 """Bytes that take no time worth mentioning to parse. There may be hundreds of certificates in
 more than that, which would keep the event loop for tens of milliseconds."""
 MAX_REDIRECTS = 3
-MAX_DOWNLOADS = 256
-"""Downloads at the same time."""
 
 _HEADERS = {
     # All that a download says. No cookies, no credentials, nothing about the user.
@@ -39,43 +36,34 @@ _HEADERS = {
 
 
 class Downloader:
-    """Gets certificates over plain HTTP. Call it with a URL.
+    """Gets certificates over plain HTTP. Call it with a URL and the server that is the cause.
 
-    `timeout` gives the seconds that one URL may take with all its redirects.
+    `timeout` gives the seconds that one URL may take with all its redirects, `policy` where a
+    download may go, and `listeners` where this proxy itself listens.
     """
 
-    def __init__(self, timeout: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        timeout: Callable[[], float],
+        policy: Callable[[], Policy] = Policy,
+        listeners: Callable[[], Sequence[tuple[str, int]]] = tuple,
+    ) -> None:
         self._timeout = timeout
-        # The bare transport instead of an httpx.AsyncClient: it has no cookie jar, follows no
-        # redirect and reads no environment. The SSL context is never used; without one,
-        # httpx takes 13-60 ms to load the roots of certifi.
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        )
-        self._slots = asyncio.Semaphore(MAX_DOWNLOADS)
+        self._policy = policy
+        self._listeners = listeners
+        self._transports = Transports()
         self._resolve = Resolver()
 
-    async def __call__(self, url: str) -> tuple[Certificate, ...]:
+    async def __call__(self, url: str, server: Server) -> tuple[Certificate, ...]:
         """Raises `DownloadError`."""
-        timeout = self._timeout()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise NotTried(f"was not tried ({MAX_DOWNLOADS} downloads are under way)") from None
-        try:
-            return await self._certificates_at(url, timeout)
-        finally:
-            self._slots.release()
-
-    async def _certificates_at(self, url: str, seconds: float) -> tuple[Certificate, ...]:
+        seconds = self._timeout()
         try:
             async with asyncio.timeout(seconds):
-                body = await self._follow(url)
+                body = await self._follow(url, server)
         except TimeoutError:
             raise DownloadError(f"gave no answer in {seconds:g} s") from None
+        except TooManyLookups as error:
+            raise NotTried(f"was not tried ({error})") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             if isinstance(error, DownloadError):
                 raise
@@ -87,24 +75,31 @@ class Downloader:
         except ValueError as error:
             raise DownloadError(str(error)) from error
 
-    async def _follow(self, url: str) -> bytes:
-        """The body that `url` leads to, through redirects; each hop is checked again."""
+    async def _follow(self, url: str, server: Server) -> bytes:
+        """The body that `url` leads to, through redirects; each hop is judged again."""
         target = httpx.URL(url)
         for redirects in range(MAX_REDIRECTS + 1):
+            where = f"led to {printable(str(target))}, which " if redirects else ""
             if (flaw := _flaw(target)) is not None:
-                where = f"led to {printable(str(target))}, which " if redirects else ""
                 raise DownloadError(where + flaw)
-            status, location, body = await self._get(target.copy_with(userinfo=b"", fragment=None))
+            target = target.copy_with(userinfo=b"", fragment=None)
+            try:
+                status, location, body = await self._get(target, server)
+            except Refused as error:
+                what = where + error.refusal.what
+                raise Refused(replace(error.refusal, what=what)) from None
             if status == httpx.codes.OK:
                 return body
+            if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED and server.proxy is not None:
+                raise _no_entry(server.proxy)
             if location is None or status not in (301, 302, 303, 307, 308):
                 raise DownloadError(f"answered {status}")
             target = target.join(location)
         raise DownloadError(f"led to more than {MAX_REDIRECTS} redirects")
 
-    async def _get(self, url: httpx.URL) -> tuple[int, str | None, bytes]:
+    async def _get(self, url: httpx.URL, server: Server) -> tuple[int, str | None, bytes]:
         """Status, Location and, if the status is 200, the body."""
-        response = await self._connect(url)
+        response = await self._ask(url, server)
         try:
             if response.status_code != httpx.codes.OK:
                 return response.status_code, response.headers.get("location"), b""
@@ -120,23 +115,84 @@ class Downloader:
         finally:
             await response.aclose()
 
-    async def _connect(self, url: httpx.URL) -> httpx.Response:
-        """The head of the answer, from the first of the host's addresses that can be reached."""
+    async def _ask(self, url: httpx.URL, server: Server) -> httpx.Response:
+        """The head of the answer of `url`, if it may be asked at all."""
+        # Without IDNA: as it will be looked up.
+        host, port = url.raw_host.decode("ascii"), url.port or HTTP_PORT
+        policy, address = self._policy(), literal(host)
+        addresses: Sequence[Address | None] = [address]
+        if server.proxy is None:
+            if (refusal := policy.denies(host, port, address)) is not None:
+                raise Refused(refusal)
+            addresses = await self._addresses(host)
+        good: list[Address] = []
+        refusals: list[Refusal] = []
+        for each in addresses:
+            refusal = policy.judge(server.permits, host, port, each)
+            if refusal is None and each is not None and self._is_own(each, port):
+                refusal = Refusal("is where this proxy itself listens", option="")
+            if refusal is not None:
+                refusals.append(refusal)
+            elif each is not None:
+                good.append(each)
+        if refusals and not good:
+            raise Refused(refusals[0])
+        headers = {"Host": url.netloc.decode("ascii"), **_HEADERS}
+        if server.proxy is not None:
+            return await self._ask_through(server.proxy, url, headers)
+        # The name is in the Host field only. It is not looked up once more: what was judged
+        # is what is connected to, whatever the name service says next.
         failure: httpx.ConnectError | None = None
-        for address in await self._addresses(url.host):
-            # The name is in the Host field only, so that nobody looks it up once more.
-            headers = {"Host": url.netloc.decode("ascii"), **_HEADERS}
-            request = httpx.Request("GET", url.copy_with(host=address), headers=headers)
+        for each in good:
             try:
-                return await self._transport.handle_async_request(request)
+                return await self._transports.direct(each, url, headers)
             except httpx.ConnectError as error:
                 failure = error
         raise failure or DownloadError("has a host without an address")
 
-    async def _addresses(self, host: str) -> list[str]:
-        with contextlib.suppress(ValueError):
-            return [str(ipaddress.ip_address(host))]
-        return await self._resolve(host)
+    async def _ask_through(
+        self, proxy: Proxy, url: httpx.URL, headers: dict[str, str]
+    ) -> httpx.Response:
+        """The same, through a proxy. The user has named that, so its address is not judged."""
+        failure: Exception | None = None
+        try:
+            for address in await self._addresses(proxy.host):
+                if self._is_own(address, proxy.port):
+                    raise NotTried(f"was not tried ({proxy.option} leads to this proxy itself)")
+                try:
+                    return await self._transports.through(proxy, address, url, headers)
+                except httpx.ConnectError as error:
+                    failure = error
+        except (DownloadError, TooManyLookups):
+            raise
+        except httpx.ProxyError as error:
+            raise _said_by(proxy, error) from error
+        except OSError as error:
+            # Its name, or the roots for it.
+            failure = error
+        if failure is None:
+            raise NotTried(f"was not tried (the proxy has no address; {proxy.option})")
+        what = f"was not tried (the proxy {_in_words(failure)}; {proxy.option})"
+        raise DownloadError(what) from failure
+
+    async def _addresses(self, host: str) -> list[Address]:
+        if (address := literal(host)) is not None:
+            return [address]
+        return [ipaddress.ip_address(text) for text in await self._resolve(host)]
+
+    def _is_own(self, address: Address, port: int) -> bool:
+        return is_own(address, port, self._listeners(), _is_local)
+
+
+def _is_local(address: Address) -> bool:
+    """Whether `address` is one of this machine's."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as unused:
+            unused.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def _flaw(url: httpx.URL) -> str | None:
@@ -148,12 +204,31 @@ def _flaw(url: httpx.URL) -> str | None:
     return None
 
 
+def _no_entry(proxy: Proxy) -> NotTried:
+    """It says nothing of the URL, and may be mended at any moment."""
+    what = "refused our credentials" if proxy.credentials else "wants credentials"
+    code = "" if proxy.scheme == "socks5" else "407; "
+    return NotTried(f"was not downloaded: the proxy {what} ({code}{proxy.option})")
+
+
+def _said_by(proxy: Proxy, error: httpx.ProxyError) -> DownloadError:
+    """What a SOCKS5 proxy has against it."""
+    text = str(error)
+    if "username/password" in text.lower() or text.startswith("Requested"):
+        return _no_entry(proxy)
+    return DownloadError(f"was not downloaded: {printable(text)}")
+
+
 def _in_words(error: Exception) -> str:
     """What a failed request means to a person."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
             return f"could not be reached ({cause.strerror})"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"has a certificate that is not trusted ({cause.verify_message})"
+        if isinstance(cause, ssl.SSLError):
+            return "does not speak TLS"
         if isinstance(cause, OSError) and cause.errno:
             return f"could not be reached ({os.strerror(cause.errno)})"
         cause = cause.__cause__ or cause.__context__

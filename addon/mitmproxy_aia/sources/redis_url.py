@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from mitmproxy_aia.cache import CacheError
+from mitmproxy_aia.certificates import printable
 
 SCHEMES = ("redis", "rediss")
 DEFAULT_PORT = 6379
@@ -94,7 +95,7 @@ def redacted(url: str) -> str:
         return "redis://..."
     if ":" in host:
         host = f"[{host}]"
-    return f"{parts.scheme}://{host}:{port}/{_database(parts)}"
+    return printable(f"{parts.scheme}://{host}:{port}/{_database(parts)}")
 
 
 def _database(parts: SplitResult) -> str:

@@ -11,29 +11,43 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections import Counter
 
-MAX_LOOKUPS = 64
+from mitmproxy_aia.egress import site
+
+MAX_LOOKUPS = 256
 """Lookups at the same time, including those that nobody waits for any more."""
+MAX_LOOKUPS_OF_A_SITE = 16
+"""Of these, in one domain, so that its name servers cannot use up all."""
+
+
+class TooManyLookups(OSError):
+    """It was our own doing, and says nothing of the name."""
 
 
 class Resolver:
     """Call it with a host name. Must be used from one event loop."""
 
-    def __init__(self, limit: int = MAX_LOOKUPS) -> None:
+    def __init__(self, limit: int = MAX_LOOKUPS, of_a_site: int = MAX_LOOKUPS_OF_A_SITE) -> None:
         self._limit = limit
-        self._under_way = 0
+        self._of_a_site = of_a_site
+        self._under_way: Counter[str] = Counter()
 
     async def __call__(self, host: str) -> list[str]:
         """The addresses of `host`, best first. Raises OSError (socket.gaierror if the name
-        cannot be resolved)."""
-        if self._under_way >= self._limit:
-            raise OSError("too many names are being looked up")
+        cannot be resolved, TooManyLookups if it was not tried)."""
+        domain = site(host)
+        of_domain = self._under_way[domain]
+        if self._under_way.total() >= self._limit or of_domain >= self._of_a_site:
+            raise TooManyLookups("too many names are being looked up")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[str]] = loop.create_future()
-        self._under_way += 1
+        self._under_way[domain] += 1
 
         def settle(addresses: list[str] | None, error: OSError | None) -> None:
-            self._under_way -= 1
+            self._under_way[domain] -= 1
+            if not self._under_way[domain]:
+                del self._under_way[domain]
             if answer.done():
                 return
             if error is not None:

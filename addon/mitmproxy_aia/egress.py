@@ -1,0 +1,286 @@
+"""Where a download may go: the server that causes it, the rules, and the proxy. Pure.
+
+The server chooses the URL, so each download is a stranger's request, made from inside the
+user's network. A server may cause one to its own address space or a more public one, which is
+the rule of the Private Network Access draft.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mitmproxy_aia.addresses import (
+    Address,
+    Network,
+    Space,
+    bare,
+    classify,
+    literal,
+    never,
+    space_of,
+)
+
+HTTP_PORT = 80
+
+BAD_PORTS = frozenset(
+    # "Bad ports" of the Fetch standard: other protocols live there, and some of them would take
+    # a line of an HTTP request for a command.
+    {0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95}
+    | {101, 102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179}
+    | {389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601}
+    | {636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566}
+    | {6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
+)
+
+_PRIVATE_NAMES = ("local", "internal", "home.arpa", "intranet", "private", "corp", "home", "lan")
+"""RFC 6762 with its appendix G, RFC 8375, and what ICANN has set aside. Nobody's in public."""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An HTTP or SOCKS5 proxy for downloads. `option` is what a user changes to change it.
+
+    `credentials` are `user:password` or empty. `ca_file` and `ca_folder` hold the roots that
+    an https:// proxy is verified with; if both are empty, those of certifi are used.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    credentials: str = field(default="", repr=False)
+    option: str = "aia_proxy"
+    ca_file: str = ""
+    ca_folder: str = ""
+
+
+@dataclass(frozen=True)
+class Server:
+    """On whose behalf something is downloaded.
+
+    `address` and `port` are what the TLS connection goes to; the address is None where it is
+    not known, behind a proxy. `proxy` is what its downloads go through; None: direct.
+    """
+
+    name: str
+    address: Address | None = None
+    port: int = 0
+    proxy: Proxy | None = None
+
+    @property
+    def permits(self) -> Space:
+        """The least public space that a download may go to. An unknown server, or one at an
+        odd address, counts as public."""
+        space = Space.PUBLIC if self.address is None else space_of(self.address)
+        return space if space <= Space.LOOPBACK else Space.PUBLIC
+
+    @property
+    def group(self) -> Hashable:
+        """Servers of one group have one share of the downloads. Addresses are dear in public,
+        and ports are not; an IPv6 address is not either."""
+        if self.address is None:
+            return site(self.name)
+        address = bare(self.address)
+        if self.permits is not Space.PUBLIC:
+            return address, self.port
+        return address if address.version == 4 else int(address) >> 80
+
+
+_REGISTRIES = frozenset(
+    ("ac", "co", "com", "edu", "go", "gob", "gouv", "gov", "gv", "mil", "ne", "net", "or", "org")
+)
+"""Below a country's domain. The few others only have to share more than they should."""
+
+_EVERYWHERE = ipaddress.IPv6Address("::")
+
+NOBODY = Server("the server")
+"""One of which nothing is known: it permits the least."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a download may not go somewhere: `what` follows the URL. With `compared`, because
+    the server is in a more public place."""
+
+    what: str
+    compared: bool = False
+    option: str = "aia_allow"
+
+    def words(self, server: Server) -> str:
+        what = self.what
+        if self.compared and server.address is None:
+            what += f", and where {server.name} is cannot be told behind a proxy"
+        elif self.compared:
+            what += f", {server.name} is not"
+        return f"{what} ({self.option})" if self.option else what
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An entry of `aia_allow` or `aia_deny`: a host name ("*.x" is all below x), or a network."""
+
+    what: str | Network
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """`pki.example`, `*.pki.example`, `10.1.2.3`, `10.0.0.0/8`, `fd00::/8`, and with a port
+        `pki.example:8080` or `[fd00::1]:8080`. Raises ValueError, which names the entry."""
+        written = text.strip()
+        match = re.fullmatch(r"(?:\[([^]]+)\]|([^:[\]]+))(?::([0-9]{1,5}))?", written)
+        six, plain, digits = match.groups() if match else (written, None, None)
+        port = None if digits is None else int(digits)
+        try:
+            if port is not None and not 0 < port <= 65535:
+                raise ValueError("no such port")
+            return cls(ipaddress.IPv6Network(six) if plain is None else _place(plain), port)
+        except ValueError:
+            raise ValueError(
+                f"{text!r} is not a host name, an address or a network, with or without a port "
+                f"(pki.example, *.pki.example, 10.0.0.0/8, 10.1.2.3:8080, [fd00::1]:8080)"
+            ) from None
+
+    def fits(self, host: str, port: int, address: Address | None) -> bool:
+        """Whether it speaks of `host`, which may have been found to be at `address`."""
+        if self.port is not None and self.port != port:
+            return False
+        if isinstance(self.what, str):
+            name = _canonical(host)
+            if self.what.startswith("*."):
+                return name.endswith(self.what[1:])
+            return name == self.what
+        return address is not None and (address in self.what or bare(address) in self.what)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What `aia_allow` and `aia_deny` say, on top of the rule of address spaces."""
+
+    allow: tuple[Rule, ...] = ()
+    deny: tuple[Rule, ...] = ()
+
+    @classmethod
+    def parse(cls, allow: Iterable[str], deny: Iterable[str]) -> Policy:
+        """Raises ValueError, which names the option and its bad entry."""
+        return cls(_rules("aia_allow", allow), _rules("aia_deny", deny))
+
+    def denies(self, host: str, port: int, address: Address | None = None) -> Refusal | None:
+        """What `aia_deny` says, of a name that was not looked up yet too."""
+        if any(rule.fits(host, port, address) for rule in self.deny):
+            return Refusal("is denied", option="aia_deny")
+        return None
+
+    def judge(
+        self, permits: Space, host: str, port: int, address: Address | None
+    ) -> Refusal | None:
+        """Whether a download for a server that `permits` so much may go to this port of `host`
+        at this `address`; None where a proxy will look the name up."""
+        if (refusal := self.denies(host, port, address)) is not None:
+            return refusal
+        space, kind = _of_name(host) if address is None else classify(address)
+        what = f"is {kind}"
+        if address is not None and _literal(host) != address:
+            what += f" ({address})"
+        if space is Space.NEVER:
+            return Refusal(what, option="")
+        for rule in self.allow:
+            # Who names a host has not named all that runs on it.
+            if rule.fits(host, port, address) and (rule.port or port not in BAD_PORTS):
+                return None
+        if space > permits:
+            return Refusal(what, compared=space is not Space.RESERVED)
+        if port in BAD_PORTS:
+            return Refusal(f"names port {port}, which is not for HTTP")
+        if space is Space.PUBLIC and port != HTTP_PORT:
+            # All 930 http:// caIssuers URLs in the 1,259 intermediates that cfssl has collected
+            # use port 80. Every other port is a stranger's scan of a third party.
+            return Refusal(f"names port {port}, and only {HTTP_PORT} is used in public")
+        return None
+
+
+def is_own(
+    address: Address,
+    port: int,
+    listeners: Sequence[tuple[str, int]],
+    is_local: Callable[[Address], bool],
+) -> bool:
+    """Whether one of `listeners` (host and port) is what answers there. "0.0.0.0", "::" and a
+    name are taken for every address of this machine, which `is_local` knows."""
+    address = bare(address)
+    for host, listening in listeners:
+        if listening != port:
+            continue
+        try:
+            listener = ipaddress.ip_address(host)
+        except ValueError:
+            listener = _EVERYWHERE  # at least one of this machine's
+        if bare(listener) == bare(address) or (listener.is_unspecified and is_local(address)):
+            return True
+    return False
+
+
+def site(host: str) -> str:
+    """What of `host` costs money to have more of: the last two labels, or three below `co.uk`
+    and the like."""
+    if _literal(host) is not None:
+        return host
+    labels = _canonical(host).split(".")
+    registry = len(labels[-1]) == 2 and labels[-2:-1] and labels[-2] in _REGISTRIES
+    return ".".join(labels[-3 if registry else -2 :])
+
+
+def _rules(option: str, texts: Iterable[str]) -> tuple[Rule, ...]:
+    rules = []
+    for text in texts:
+        try:
+            rule = Rule.parse(text)
+        except ValueError as error:
+            raise ValueError(f"{option}: {error}") from error
+        network = rule.what
+        if option == "aia_allow" and not isinstance(network, str) and never(network):
+            kind = classify(network.network_address)[1]
+            raise ValueError(f"{option}: {text!r} is {kind}, where no download ever goes")
+        rules.append(rule)
+    return tuple(rules)
+
+
+def _place(text: str) -> str | Network:
+    """The network or the host name that `text` is. Raises ValueError."""
+    if "/" in text:
+        return ipaddress.IPv4Network(text)
+    address = literal(text)
+    if address is not None:
+        return ipaddress.ip_network(address)
+    name = text.removeprefix("*.")
+    if not name.isascii():
+        # As httpx does with the hosts of URLs. It takes a while to import.
+        import idna
+
+        name = idna.encode(name.lower()).decode("ascii")
+    name = _canonical(name)
+    if not re.fullmatch(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", name):
+        raise ValueError("not a name")
+    return f"*.{name}" if text.startswith("*.") else name
+
+
+def _of_name(host: str) -> tuple[Space, str]:
+    """What can be said of a name that a proxy will look up."""
+    name = _canonical(host)
+    if name == "localhost" or name.endswith(".localhost"):
+        return Space.LOOPBACK, "on the proxy's own machine"
+    if "." not in name or name.endswith(tuple(f".{ending}" for ending in _PRIVATE_NAMES)):
+        return Space.PRIVATE, "a name in the private network"
+    return Space.PUBLIC, "at a public address"
+
+
+def _canonical(host: str) -> str:
+    return host.lower().removesuffix(".")
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return literal(host)
+    except ValueError:
+        return None

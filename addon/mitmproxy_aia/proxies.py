@@ -1,0 +1,53 @@
+"""Which proxy a download goes through: what `aia_proxy` and mitmproxy's own options say."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from mitmproxy_aia.egress import Proxy
+
+Way = Literal["auto", "direct"]
+AUTO: Way = "auto"
+DIRECT: Way = "direct"
+
+_SCHEMES = ("http", "https", "socks5")
+
+
+def parse_proxy(text: str) -> Proxy | Way:
+    """What `aia_proxy` says. Raises ValueError, with a sentence that holds no password."""
+    for way in (AUTO, DIRECT):
+        if text == way:
+            return way
+    wanted = f"{AUTO}, {DIRECT} or scheme://user:password@host:port ({', '.join(_SCHEMES)})"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        # Not quoted: what stands where a port should be may be a part of the password.
+        raise ValueError(
+            "aia_proxy: its URL has no valid host and port"
+            " (special characters of a password are written as %2F and the like)"
+        ) from None
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"aia_proxy takes {wanted}")
+    if not parts.hostname or not port:
+        raise ValueError(f"aia_proxy: its URL names no host or no port; it takes {wanted}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"aia_proxy: there is more in its URL than a proxy; it takes {wanted}")
+    if parts.scheme == "socks5" and importlib.util.find_spec("socksio") is None:
+        raise ValueError(
+            "aia_proxy: socks5:// takes the Python library socksio:"
+            " pip install 'mitmproxy-aia[socks]'"
+        )
+    credentials = ""
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return Proxy(parts.scheme, parts.hostname, port, credentials)
+
+
+def upstream_proxy(via: tuple[str, tuple[str, int]], upstream_auth: str | None) -> Proxy:
+    """The proxy through which mitmproxy reaches a server, with what it says to it."""
+    scheme, (host, port) = via[0], via[1][:2]
+    return Proxy(scheme, host, port, upstream_auth or "", option="upstream_auth")

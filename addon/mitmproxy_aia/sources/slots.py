@@ -1,0 +1,92 @@
+"""Fair shares: how much may be under way at the same time, for whom, and to where.
+
+Whoever presents hanging URLs uses up his own share, and others do not wait for him.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Hashable
+
+
+class Place:
+    """One place, taken (`entered`) or waited for. One of `payers` has it on its account."""
+
+    def __init__(self, payer: Hashable, target: Hashable) -> None:
+        self.payers: dict[Hashable, None] = {payer: None}
+        self.target = target
+        self.entered = asyncio.Event()
+        self.charged: Hashable = None
+        self.held = False
+
+
+class Slots:
+    """At most `total` places, `each` for one payer, and `each` for one target.
+
+    Who waits is let in in the order of arrival, unless his own share is used up; then others
+    pass him by. Not more than `queue` places are waited for on one payer's account.
+    """
+
+    def __init__(self, total: int, each: int, queue: int) -> None:
+        self._free = total
+        self._each = each
+        self._queue = queue
+        self._payers: Counter[Hashable] = Counter()
+        self._targets: Counter[Hashable] = Counter()
+        self._waiting: dict[Place, None] = {}
+        self._in_line: Counter[Hashable] = Counter()
+
+    def ask(self, payer: Hashable, target: Hashable) -> Place | None:
+        """A place, taken at once if there is one; None if too many are waited for."""
+        if self._in_line[payer] >= self._queue:
+            return None
+        place = Place(payer, target)
+        self._waiting[place] = None
+        self._in_line[payer] += 1
+        self._let_in()
+        return place
+
+    def share(self, place: Place, payer: Hashable) -> None:
+        """`payer` wants the same: it need not wait for others who wanted it first."""
+        if place in self._waiting and payer not in place.payers:
+            place.payers[payer] = None
+            self._in_line[payer] += 1
+            self._let_in()
+
+    def give_back(self, place: Place) -> None:
+        """Ends it, or the waiting for it."""
+        if place in self._waiting:
+            self._leave_line(place)
+        elif place.held:
+            place.held = False
+            self._free += 1
+            self._payers[place.charged] -= 1
+            self._targets[place.target] -= 1
+            # Counters keep zeros, and there are many strangers.
+            self._payers += Counter()
+            self._targets += Counter()
+            self._let_in()
+
+    def _let_in(self) -> None:
+        for place in [*self._waiting]:
+            if not self._free:
+                return
+            if self._targets[place.target] >= self._each:
+                continue
+            for payer in place.payers:
+                if self._payers[payer] < self._each:
+                    self._leave_line(place)
+                    self._free -= 1
+                    self._payers[payer] += 1
+                    self._targets[place.target] += 1
+                    place.charged, place.held = payer, True
+                    place.entered.set()
+                    break
+
+    def _leave_line(self, place: Place) -> None:
+        del self._waiting[place]
+        for payer in place.payers:
+            self._in_line[payer] -= 1
+            if not self._in_line[payer]:
+                del self._in_line[payer]

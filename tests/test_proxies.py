@@ -1,0 +1,70 @@
+"""What `aia_proxy` takes, and that its password is told to nobody."""
+
+import importlib.util
+
+import pytest
+
+from mitmproxy_aia.egress import Proxy
+from mitmproxy_aia.proxies import parse_proxy, upstream_proxy
+
+
+@pytest.mark.parametrize("text", ["auto", "direct"])
+def test_ways(text: str) -> None:
+    """The two that name no proxy."""
+    assert parse_proxy(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "proxy"),
+    [
+        ("http://proxy.example:3128", Proxy("http", "proxy.example", 3128)),
+        ("HTTP://Proxy.Example:3128/", Proxy("http", "proxy.example", 3128)),
+        ("http://user:p%40ss%3A@10.0.0.1:1", Proxy("http", "10.0.0.1", 1, "user:p@ss:")),
+        ("https://user@[::1]:443", Proxy("https", "::1", 443, "user:")),
+        ("socks5://u:p@localhost:1080", Proxy("socks5", "localhost", 1080, "u:p")),
+    ],
+)
+def test_proxy(text: str, proxy: Proxy) -> None:
+    """A URL with what the proxy wants to be told."""
+    assert parse_proxy(text) == proxy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "proxy.example:3128",
+        "ftp://user:secret@proxy.example:3128",
+        "http://user:secret@proxy.example",
+        "http://user:secret@:3128",
+        "http://user:secret@proxy.example:0",
+        "http://user:se/cret@proxy.example:3128",
+        "http://user:se#cret@proxy.example:3128",
+        "http://user:secret@proxy.example:3128/path",
+        "http://user:secret@proxy.example:3128?query",
+        "http://user:secret@proxy.example:secret",
+        "http://user:secret@[proxy:3128",
+    ],
+)
+def test_no_proxy(text: str) -> None:
+    """The option is named, and nothing of a password."""
+    with pytest.raises(ValueError, match=r"^aia_proxy") as error:
+        parse_proxy(text)
+    assert "cret" not in str(error.value)
+
+
+def test_socks_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"pip install 'mitmproxy-aia\[socks\]'"):
+        parse_proxy("socks5://localhost:1080")
+    assert parse_proxy("http://localhost:1080")
+
+
+def test_upstream_proxy() -> None:
+    """mitmproxy's own way to the server, with its own credentials."""
+    via = ("https", ("proxy.example", 3128))
+    assert upstream_proxy(via, "user:secret") == Proxy(
+        "https", "proxy.example", 3128, "user:secret", option="upstream_auth"
+    )
+    assert upstream_proxy(via, None).credentials == ""
