@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,8 @@ from mitmproxy import connection, exceptions
 from mitmproxy.test import taddons
 
 from mitmproxy_aia import Aia
-from mitmproxy_aia.addon import _address
+from mitmproxy_aia.addon import _address, _Recent
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.options import NAMES
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
@@ -332,3 +334,41 @@ def test_ends_cleanly_while_a_download_hangs(root: Issued) -> None:
             client.wait(10)
     # mitmproxy 11 itself shows a traceback for a client that is still connected.
     assert "aia" not in proxy.log.partition("server connect")[2]
+
+
+def test_learns_once_from_each_server() -> None:
+    """For an hour, and as long as the cache is the same one."""
+    addon = Aia()
+    with taddons.context(addon) as context:
+        context.options.aia_cache = "memory"
+        ca = authority("CA")
+        intermediates = [Certificate(ca.der)]
+
+        async def main() -> None:
+            learn = addon._to_learn("server.example:443")
+            assert learn is not None
+            assert addon._to_learn("server.example:443") is not None
+            learn(intermediates)
+            assert addon._to_learn("server.example:443") is None
+            assert addon._to_learn("other.example:443") is not None
+            addon.done()
+
+        asyncio.run(main())
+
+
+def test_recent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgotten after their time, or when there are too many, the oldest first."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    recent = _Recent(2, 10.0)
+    recent.add("a")
+    now = 1009.0
+    assert "a" in recent
+    assert "b" not in recent
+    now = 1010.0
+    assert "a" not in recent
+    for each in "bac":
+        recent.add(each)
+    assert [each in recent for each in "abc"] == [True, False, True]
+    recent.clear()
+    assert "a" not in recent

@@ -1,10 +1,12 @@
 """Issuers are remembered: on disk, for a fleet, in files, from neighbours; and not downloaded."""
 
+import contextlib
 import functools
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -312,6 +314,7 @@ def test_frozen_replay(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> Non
         server = TlsServer(lower.issue(aia=[world.published(lower)]))
         assert world.get(server.url("/recorded")).status == 200
         assert order(world, f"run/aia.cache.export {bundle}").status == 200
+        proxy.wait_for(r"2 intermediates were written to")
     assert f"# subject:  CN={upper.name}" in bundle.read_text()
     assert len(read_certificates(bundle.read_bytes())) == 2
     ca.close()
@@ -337,7 +340,15 @@ def test_audit(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:
     ):
         world = World(root, ca, proxy)
         issuer = world.authority()
-        for leaf in issuer.issue(aia=[world.published(issuer)]), issuer.issue(aia=[ca.url("/404")]):
+        url = world.published(issuer)
+        leaves = [
+            issuer.issue(aia=[url]),
+            issuer.issue(aia=[ca.url("/404")]),
+            issuer.issue(aia=[url], expired=True),
+            issuer.issue(aia=[url], hosts=["other.example"]),
+            root.issue(expired=True),
+        ]
+        for leaf in leaves:
             with TlsServer(leaf) as server:
                 reply, stock_reply = world.get(server.url()), curl(server.url(), proxy=stock)
                 assert reply.status == 502
@@ -360,14 +371,76 @@ def test_commands(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:
             assert head == ["subject", "valid until", "from", "last used"]
             assert row[0] == f"CN={issuer.name}"
             assert row[2] == url
-            reply = order(world, f"run/aia.cache.export {tmp_path}/no/such/folder.pem")
-            assert reply.status == 400
-            assert "folder.pem" in reply.body.decode()
+            assert order(world, f"run/aia.cache.export {tmp_path}/no/such/folder.pem").status == 200
+            proxy.wait_for(r"no/such/folder\.pem")
             assert order(world, "run/aia.cache.clear").status == 200
+            proxy.wait_for("1 intermediates were forgotten")
             assert len(json.loads(order(world, "run/aia.cache.list").body)) == 1
             assert world.get(server.url()).status == 200
             assert sum(ca.downloads.values()) == 2
             wait_until(lambda: _rows(tmp_path) == 1)
+
+
+def test_forgotten_and_learned_again(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:
+    """After aia.cache.clear a complete chain teaches anew what it has taught before."""
+    with proxy_for(root, tmp_path, aia_mode="frozen") as proxy:
+        world = World(root, ca, proxy)
+        issuer = world.authority()
+        with (
+            TlsServer(issuer.issue(), issuer) as complete,
+            TlsServer(issuer.issue()) as incomplete,
+        ):
+            for _ in range(2):
+                assert world.get(complete.url()).status == 200
+                assert world.get(incomplete.url()).status == 200
+                seen = len(proxy.log)
+                assert order(world, "run/aia.cache.clear").status == 200
+                proxy.wait_for("intermediates were forgotten", after=seen)
+                assert world.get(incomplete.url()).status == 502
+
+
+@pytest.mark.parametrize("kind", ["folder", "locked"])
+def test_commands_with_a_cache_that_does_not_answer(
+    root: Issued, ca: CaIssuersServer, tmp_path: Path, kind: str
+) -> None:
+    """What is in memory is listed all the same, and nobody waits for the rest."""
+    cache = tmp_path / "cache"
+    with contextlib.ExitStack() as stack:
+        if kind == "folder":
+            cache.mkdir()
+        proxy = stack.enter_context(proxy_for(root, tmp_path, aia_cache=cache))
+        world = World(root, ca, proxy)
+        issuer = world.authority()
+        with TlsServer(issuer.issue(aia=[world.published(issuer)])) as server:
+            assert world.get(server.url()).status == 200
+            if kind == "locked":
+                wait_until(cache.is_file)
+                database = stack.enter_context(contextlib.closing(sqlite3.connect(cache)))
+                database.execute("BEGIN IMMEDIATE")
+            _, row = json.loads(order(world, "run/aia.cache.list").body)
+            assert row[0] == f"CN={issuer.name}"
+            for name in "clear", f"export {tmp_path}/out.pem":
+                assert order(world, f"run/aia.cache.{name}").status == 200
+                assert world.get(server.url()).status == 200
+        assert "Traceback" not in proxy.log
+
+
+def test_frozen_in_the_middle(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:
+    """aia_mode=frozen counts from then on, also for what has begun."""
+    gate = threading.Event()
+    with proxy_for(root, tmp_path) as proxy, ThreadPoolExecutor(1) as pool:
+        world = World(root, ca, proxy)
+        upper = world.authority()
+        lower = world.authority(upper, aia=[ca.serve("/upper.der", upper.der)])
+        leaf = lower.issue(aia=[ca.serve("/lower.der", lower.der, gate=gate)])
+        with TlsServer(leaf) as server:
+            reply = pool.submit(world.get, server.url())
+            wait_until(lambda: bool(ca.downloads["/lower.der"]))
+            assert order(world, "aia_mode=frozen").status == 200
+            gate.set()
+            assert reply.result(20).status == 502
+        assert not ca.downloads["/upper.der"]
+        assert "/upper.der was not downloaded (aia_mode=frozen)" in proxy.log
 
 
 @pytest.mark.parametrize(
@@ -375,15 +448,20 @@ def test_commands(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:
     [
         ("http://user:hidden@cache.example/", "aia_cache: takes the path of a file"),
         ("redis://user:hidden@:port/x", "aia_cache: a Redis URL"),
+        ("redis:/:hidden@cache.example/0", "aia_cache: takes redis://host:port/db"),
+        ("~nobody-of-this-name/hidden", "begins with a user without a home"),
     ],
 )
-def test_bad_cache(root: Issued, tmp_path: Path, value: str, message: str) -> None:
+def test_bad_cache(
+    root: Issued, ca: CaIssuersServer, tmp_path: Path, value: str, message: str
+) -> None:
     """It is refused by name, without the password."""
     with proxy_for(root, tmp_path) as proxy:
-        reply = order(World(root, CaIssuersServer(), proxy), f"aia_cache={value}")
+        reply = order(World(root, ca, proxy), f"aia_cache={value}")
         assert reply.status == 400
         assert message in reply.body.decode()
-        assert "hidden" not in reply.body.decode()
+        if "://" in value:
+            assert "hidden" not in reply.body.decode()
 
 
 def test_cache_is_changed_while_running(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:

@@ -792,6 +792,20 @@ def test_callbacks_are_called_when_all_is_done(root: Issued) -> None:
     assert events == ["done"]
 
 
+def test_frozen(root: Issued) -> None:
+    """Sources are told that nothing may be downloaded, and why."""
+
+    class Curious(Shelf):
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            yield Attempt(f"{budget.downloads} downloads", f"for {budget.frozen}")
+
+    leaf, _ = line(root, 1)
+    reason = complete([leaf], root, Curious(), limits=Limits(frozen="a reason")).reason
+    assert reason.endswith("(AIA: 0 downloads for a reason)")
+
+
 def test_what_lies_in_a_file_is_not_kept(root: Issued) -> None:
     """The user has named the file, and may take it away again."""
     leaf, lower, upper = line(root, 2)

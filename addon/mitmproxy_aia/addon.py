@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import ipaddress
+import itertools
 import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -18,7 +21,7 @@ from mitmproxy import addonmanager, command, connection, ctx, exceptions, tls, t
 from mitmproxy.log import ALERT
 
 from mitmproxy_aia import bundle, handshake
-from mitmproxy_aia.cache import Entry
+from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.egress import Server
@@ -36,6 +39,11 @@ ANNOUNCED = 1_000
 LEARNED = 10_000
 """Servers whose complete chain was looked at, and is not again for `LEARNED_FOR` seconds."""
 LEARNED_FOR = 3_600.0
+LISTED = 1_000
+"""Rows of a table that is still of use to a person, and takes no time to make."""
+PATIENCE = 1.0
+"""Seconds that a command may keep the event loop waiting for a cache."""
+FROZEN = "aia_mode=frozen"
 
 
 class Aia:
@@ -46,8 +54,12 @@ class Aia:
     def __init__(self) -> None:
         self._settings = Settings(mode="off")
         self._tiers = Tiers(
-            lambda: self._settings.timeout, lambda: self._settings.policy, _own_listeners
+            lambda: self._settings.timeout,
+            lambda: self._settings.policy,
+            _own_listeners,
+            lambda: FROZEN if self._settings.mode == "frozen" else "",
         )
+        self._tasks: set[asyncio.Task[None]] = set()
         self._announced = _Recent(ANNOUNCED)
         self._learned = _Recent(LEARNED, LEARNED_FOR)
 
@@ -61,6 +73,8 @@ class Aia:
                 self._tiers.set(settings.cache, settings.intermediates)
             except (OSError, ValueError) as error:
                 raise exceptions.OptionsError(str(error)) from error
+            if settings.cache != self._settings.cache:
+                self._learned.clear()
             self._settings = settings
 
     def tls_start_server(self, data: tls.TlsData) -> None:
@@ -76,13 +90,13 @@ class Aia:
             logger.debug("TlsConfig refused a connection")
             data.ssl_conn = None
             return
-        address = _address(data.conn)
+        address, audit = _address(data.conn), self._settings.mode == "audit"
         handshake.watch(
             data,
             functools.partial(self._begin, self._server(data.conn)),
-            functools.partial(self._conclude, address),
+            functools.partial(self._conclude, address, audit),
             learn=self._to_learn(address),
-            audit=self._settings.mode == "audit",
+            audit=audit,
         )
 
     async def aia_complete(self, pause: handshake.Pause) -> None:
@@ -96,6 +110,9 @@ class Aia:
     @command.command("aia.cache.list")
     def cache_list(self) -> types.Data:
         """The intermediates that are remembered, in memory and in the cache."""
+        entries = {entry.certificate: entry for entry in self._tiers.entries()}
+        entries |= {entry.certificate: entry for entry in self._cached()}
+        ordered = sorted(entries.values(), key=lambda entry: entry.certificate.name.lower())
         rows = [["subject", "valid until", "from", "last used"]]
         rows += [
             [
@@ -104,34 +121,62 @@ class Aia:
                 printable(entry.origin),
                 f"{entry.last_used:%Y-%m-%d %H:%M}",
             ]
-            for entry in self._entries()
+            for entry in ordered[:LISTED]
         ]
+        if len(ordered) >= LISTED:
+            rows.append(["... more: mitmproxy-aia cache list", "", "", ""])
         return cast(types.Data, rows)
+
+    def _cached(self) -> Sequence[Entry]:
+        """The first of what is in the cache; nothing if it does not answer at once."""
+        thread = ThreadPoolExecutor(1, "aia-cache-list")
+        listing = thread.submit(lambda: [*itertools.islice(self._tiers.cached(), LISTED)])
+        try:
+            return listing.result(PATIENCE)
+        except (CacheError, TimeoutError) as error:
+            why = str(error) or "takes too long"
+            logger.warning(f"the cache cannot be listed: {why}; see mitmproxy-aia cache list")
+            return ()
+        finally:
+            thread.shutdown(wait=False)
 
     @command.command("aia.cache.clear")
     def cache_clear(self) -> None:
         """Forget all intermediates, in memory and in the cache."""
-        try:
-            number = self._tiers.clear()
-        except OSError as error:
-            raise exceptions.CommandError(str(error)) from error
-        logger.log(ALERT, f"{number} intermediates were forgotten")
+
+        async def clear() -> str:
+            number = await self._tiers.clear()
+            self._learned.clear()
+            return f"{number} intermediates were forgotten"
+
+        self._run(clear())
 
     @command.command("aia.cache.export")
     def cache_export(self, path: types.Path) -> None:
         """Write the intermediates that are remembered to a file, for aia_intermediates."""
-        entries = self._entries()
-        try:
-            bundle.save(Path(path).expanduser(), bundle.write_bundle(entries))
-        except OSError as error:
-            raise exceptions.CommandError(str(error)) from error
-        logger.log(ALERT, f"{len(entries)} intermediates were written to {path}")
 
-    def _entries(self) -> Sequence[Entry]:
-        try:
-            return self._tiers.entries()
-        except OSError as error:
-            raise exceptions.CommandError(str(error)) from error
+        in_memory = self._tiers.entries()
+
+        def write() -> str:
+            remembered = [*in_memory, *self._tiers.cached()]
+            bundle.save(Path(path).expanduser(), bundle.write_bundle(remembered))
+            number = len({entry.certificate for entry in remembered})
+            return f"{number} intermediates were written to {path}"
+
+        self._run(asyncio.to_thread(write))
+
+    def _run(self, work: Awaitable[str]) -> None:
+        """Does what would keep the event loop waiting, and says what came of it."""
+
+        async def run() -> None:
+            try:
+                logger.log(ALERT, await work)
+            except (OSError, RuntimeError) as error:
+                logger.error(str(error))
+
+        task = asyncio.create_task(run(), name="aia command")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _server(self, connection: connection.Server) -> Server:
         """What is known of the server at the other end of `connection`."""
@@ -158,7 +203,7 @@ class Aia:
     def _begin(
         self, server: Server, presented: Iterable[Certificate], verifier: Verifier
     ) -> Completion:
-        frozen = "aia_mode=frozen" if self._settings.mode == "frozen" else ""
+        frozen = FROZEN if self._settings.mode == "frozen" else ""
         limits = Limits(seconds=self._settings.timeout, frozen=frozen)
         return Completion(presented, verifier, self._tiers.sources, limits, server)
 
@@ -173,8 +218,7 @@ class Aia:
         if intermediates:
             self._tiers.keep([Found(certificate, address) for certificate in intermediates])
 
-    def _conclude(self, address: str, outcome: Outcome) -> None:
-        audit = self._settings.mode == "audit"
+    def _conclude(self, address: str, audit: bool, outcome: Outcome) -> None:
         if not outcome.verified:
             logger.warning(
                 f"{address} sent a certificate chain that could not be completed: {outcome.reason}"
@@ -204,6 +248,9 @@ class _Recent:
     def __contains__(self, what: Hashable) -> bool:
         added = self._added.get(what)
         return added is not None and time.monotonic() - added < self._seconds
+
+    def clear(self) -> None:
+        self._added.clear()
 
     def add(self, what: Hashable) -> None:
         self._added[what] = time.monotonic()

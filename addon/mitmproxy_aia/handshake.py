@@ -165,6 +165,9 @@ class _Watch:
                 reply = yield command
         if result != (False, None):
             self._forgiving = False
+        if result[1] and self._audit and self._forgiven:
+            # OpenSSL went on after the error with which it would have ended.
+            result = False, f"{_FAILED}: {self._forgiven[0].text}"
         if result == (True, None) and not self._forgiven and self._learn is not None:
             self._learn(_verified_intermediates(self._connection))
         return result

@@ -103,7 +103,7 @@ class Settings:
 
     mode: str = "complete"
     timeout: float = 10.0
-    cache: Where = MEMORY_ONLY
+    cache: Where = field(default=MEMORY_ONLY, repr=False)
     intermediates: tuple[Path, ...] = ()
     learn: bool = True
     policy: Policy = field(default_factory=Policy)
@@ -127,7 +127,9 @@ class Settings:
         except ValueError as error:
             raise exceptions.OptionsError(f"aia_cache: {error}") from error
         try:
-            intermediates = tuple(map(from_home, map(Path, ctx.options.aia_intermediates)))
+            intermediates = tuple(
+                map(from_home, map(Path, filter(None, ctx.options.aia_intermediates)))
+            )
         except ValueError as error:
             raise exceptions.OptionsError(f"aia_intermediates: {error}") from error
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mitmproxy_aia.cache import Entry
@@ -16,18 +18,21 @@ from mitmproxy_aia.sources.memory import MemorySource
 
 
 class Tiers:
-    """`timeout` gives the seconds that one download may take, `policy` where one may go, and
-    `listeners` where this proxy itself listens."""
+    """`timeout` gives the seconds that one download may take, `policy` where one may go,
+    `listeners` where this proxy itself listens, and `frozen` why nothing may be downloaded now,
+    if so."""
 
     def __init__(
         self,
         timeout: Callable[[], float],
         policy: Callable[[], Policy] = Policy,
         listeners: Callable[[], Sequence[tuple[str, int]]] = tuple,
+        frozen: Callable[[], str] = str,
     ) -> None:
         self._timeout = timeout
         self._policy = policy
         self._listeners = listeners
+        self._frozen = frozen
         self._where: Where = MEMORY_ONLY
         self._paths: tuple[Path, ...] = ()
         self._memory = MemorySource()
@@ -56,7 +61,7 @@ class Tiers:
     def sources(self) -> Sequence[IssuerSource]:
         """Needs a running event loop."""
         if self._aia is None:
-            download = Downloader(self._timeout, self._policy, self._listeners)
+            download = Downloader(self._timeout, self._policy, self._listeners, self._frozen)
             self._aia = AiaSource(download)
         cache = () if self._cache is None else (self._cache,)
         return (self._memory, self._files, *cache, self._aia)
@@ -67,39 +72,39 @@ class Tiers:
             source.keep(found)
 
     def entries(self) -> Sequence[Entry]:
-        """What is remembered, in memory or in the cache, in the order of the subjects. Blocks.
+        """What is remembered in memory."""
+        return self._memory.entries()
 
-        Raises CacheError.
-        """
-        entries = {entry.certificate: entry for entry in self._memory.entries()}
+    def cached(self) -> Iterator[Entry]:
+        """What is remembered in the cache, in the order of the subjects. Blocks; may be called
+        in another thread. Raises CacheError."""
         if self._where != MEMORY_ONLY:
-            cache = open_cache(self._where)
-            try:
-                entries |= {entry.certificate: entry for entry in cache.entries()}
-            finally:
-                cache.close()
-        return sorted(entries.values(), key=lambda entry: entry.certificate.name.lower())
+            with contextlib.closing(open_cache(self._where)) as cache:
+                yield from cache.entries()
 
-    def clear(self) -> int:
-        """Forgets all that is remembered, and returns how many certificates it was. Blocks.
-
-        Raises CacheError.
-        """
-        number = len(self.entries())
+    async def clear(self) -> int:
+        """Forgets all that is remembered, and returns how many certificates it was. Raises
+        CacheError."""
+        number = len(self._memory)
         self._memory.clear()
-        if self._where != MEMORY_ONLY:
-            # Closed meanwhile: it writes in the background, and knows what it has written.
-            where = self._where
-            self.set(MEMORY_ONLY, self._paths)
-            try:
-                cache = open_cache(where)
-                try:
-                    cache.clear()
-                finally:
-                    cache.close()
-            finally:
-                self.set(where, self._paths)
-        return number
+        where, source = self._where, self._cache
+        if source is None:
+            return number
+        # It writes in the background, and knows what it has written: another takes its place.
+        self._cache = None
+        try:
+            if isinstance(where, Path):
+                await asyncio.to_thread(source.close)
+            else:
+                source.close()
+            return await asyncio.to_thread(_clear, where)
+        finally:
+            self._reopen(where)
+
+    def _reopen(self, where: Where) -> None:
+        """Unless the option was changed meanwhile."""
+        if self._cache is None and self._where == where:
+            self._cache = open_source(where)
 
     def close(self) -> None:
         """Safe when the event loop is gone, and twice."""
@@ -108,3 +113,8 @@ class Tiers:
         if self._aia is not None:
             self._aia.close()
             self._aia = None
+
+
+def _clear(where: Where) -> int:
+    with contextlib.closing(open_cache(where)) as cache:
+        return cache.clear()

@@ -22,9 +22,12 @@ def where(text: str, confdir: Path) -> Where:
 
     Raises ValueError with a sentence free of passwords.
     """
-    if text == MEMORY_ONLY:
-        return text
+    text = text.strip()
+    if text.lower() == MEMORY_ONLY:
+        return MEMORY_ONLY
     scheme, separator, _ = text.partition("://")
+    if not separator and text.startswith(("redis:", "rediss:")):
+        raise ValueError("takes redis://host:port/db, with two slashes")
     if scheme in ("redis", "rediss") and separator:
         check_url(text)
         return text

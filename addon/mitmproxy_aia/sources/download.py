@@ -47,10 +47,12 @@ class Downloader:
         timeout: Callable[[], float],
         policy: Callable[[], Policy] = Policy,
         listeners: Callable[[], Sequence[tuple[str, int]]] = tuple,
+        frozen: Callable[[], str] = str,
     ) -> None:
         self._timeout = timeout
         self._policy = policy
         self._listeners = listeners
+        self._frozen = frozen
         self._transports = Transports()
         self._resolve = Resolver()
 
@@ -79,6 +81,8 @@ class Downloader:
         """The body that `url` leads to, through redirects; each hop is judged again."""
         target = httpx.URL(url)
         for redirects in range(MAX_REDIRECTS + 1):
+            if reason := self._frozen():
+                raise NotTried(f"was not downloaded ({reason})")
             where = f"led to {printable(str(target))}, which " if redirects else ""
             if (flaw := _flaw(target)) is not None:
                 raise DownloadError(where + flaw)
