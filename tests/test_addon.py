@@ -16,9 +16,10 @@ from mitmproxy import connection, exceptions
 from mitmproxy.test import taddons
 
 from mitmproxy_aia import Aia
-from mitmproxy_aia.addon import _address, _Recent
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.connections import address_of
 from mitmproxy_aia.options import NAMES
+from mitmproxy_aia.recent import Recent
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
 from tests.lab.proxy import ADDON
@@ -195,7 +196,7 @@ def test_slow_names_delay_nobody_else(root: Issued) -> None:
 def test_name_of_a_server_is_printable(own_world: World) -> None:
     """A name with control characters does not get into the log as it is."""
     server = connection.Server(address=("bad\x1b[31m\nname", 443))
-    assert _address(server).isprintable()
+    assert address_of(server).isprintable()
 
 
 def test_reloaded(root: Issued, tmp_path: Path) -> None:
@@ -360,7 +361,7 @@ def test_recent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgotten after their time, or when there are too many, the oldest first."""
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    recent = _Recent(2, 10.0)
+    recent = Recent(2, 10.0)
     recent.add("a")
     now = 1009.0
     assert "a" in recent

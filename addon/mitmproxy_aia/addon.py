@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import ipaddress
 import itertools
 import logging
-import math
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -24,10 +18,11 @@ from mitmproxy_aia import bundle, handshake
 from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.connections import address_of, own_listeners, server_of
 from mitmproxy_aia.egress import Server
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.options import NAMES, Settings, add_options
-from mitmproxy_aia.proxies import AUTO, upstream_proxy
+from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.tiers import Tiers
 from mitmproxy_aia.verification import Verifier
@@ -56,12 +51,12 @@ class Aia:
         self._tiers = Tiers(
             lambda: self._settings.timeout,
             lambda: self._settings.policy,
-            _own_listeners,
+            own_listeners,
             lambda: FROZEN if self._settings.mode == "frozen" else "",
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._announced = _Recent(ANNOUNCED)
-        self._learned = _Recent(LEARNED, LEARNED_FOR)
+        self._announced = Recent(ANNOUNCED)
+        self._learned = Recent(LEARNED, LEARNED_FOR)
 
     def load(self, loader: addonmanager.Loader) -> None:
         add_options(loader)
@@ -90,10 +85,10 @@ class Aia:
             logger.debug("TlsConfig refused a connection")
             data.ssl_conn = None
             return
-        address, audit = _address(data.conn), self._settings.mode == "audit"
+        address, audit = address_of(data.conn), self._settings.mode == "audit"
         handshake.watch(
             data,
-            functools.partial(self._begin, self._server(data.conn)),
+            functools.partial(self._begin, server_of(data.conn, self._settings.proxy)),
             functools.partial(self._conclude, address, audit),
             learn=self._to_learn(address),
             audit=audit,
@@ -178,28 +173,6 @@ class Aia:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _server(self, connection: connection.Server) -> Server:
-        """What is known of the server at the other end of `connection`."""
-        host, port = connection.address[:2] if connection.address else ("", 0)
-        proxy = self._settings.proxy
-        if proxy == AUTO:
-            via, auth = connection.via, ctx.options.upstream_auth
-            used = None if via is None else upstream_proxy(via, auth)
-        else:
-            used = None if isinstance(proxy, str) else proxy
-        if used is not None:
-            used = replace(
-                used,
-                ca_file=ctx.options.ssl_verify_upstream_trusted_ca or "",
-                ca_folder=ctx.options.ssl_verify_upstream_trusted_confdir or "",
-            )
-        peer = None
-        if connection.via is None and connection.peername:
-            # A proxy in between is all that we are connected to.
-            with contextlib.suppress(ValueError):
-                peer, port = ipaddress.ip_address(connection.peername[0]), connection.peername[1]
-        return Server(printable(connection.sni or host or "the server"), peer, port, used)
-
     def _begin(
         self, server: Server, presented: Iterable[Certificate], verifier: Verifier
     ) -> Completion:
@@ -235,40 +208,3 @@ class Aia:
             f"in {outcome.seconds * 1000:.0f} ms"
             + (" and let it fail all the same (aia_mode=audit)" if audit else ""),
         )
-
-
-class _Recent:
-    """What was added not more than `seconds` ago; the last `capacity` of it."""
-
-    def __init__(self, capacity: int, seconds: float = math.inf) -> None:
-        self._capacity = capacity
-        self._seconds = seconds
-        self._added: OrderedDict[Hashable, float] = OrderedDict()
-
-    def __contains__(self, what: Hashable) -> bool:
-        added = self._added.get(what)
-        return added is not None and time.monotonic() - added < self._seconds
-
-    def clear(self) -> None:
-        self._added.clear()
-
-    def add(self, what: Hashable) -> None:
-        self._added[what] = time.monotonic()
-        self._added.move_to_end(what)
-        if len(self._added) > self._capacity:
-            self._added.popitem(last=False)
-
-
-def _own_listeners() -> list[tuple[str, int]]:
-    """Where this proxy listens, mitmweb's page included: host and port."""
-    addresses = ctx.master.addons.get("proxyserver").listen_addrs()
-    own = [(str(address[0]), int(address[1])) for address in addresses]
-    if "web_port" in ctx.options:
-        own.append((ctx.options.web_host, ctx.options.web_port))
-    return own
-
-
-def _address(server: connection.Server) -> str:
-    """How the log calls a server: by the name it was asked for, if there is one."""
-    host, port = server.address[:2] if server.address else ("unknown", 0)
-    return printable(f"{server.sni or host}:{port}")

@@ -1,0 +1,50 @@
+"""What mitmproxy knows of the connection to a server, and of where it listens itself."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from dataclasses import replace
+
+from mitmproxy import connection, ctx
+
+from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.egress import Proxy, Server
+from mitmproxy_aia.proxies import AUTO, Way, upstream_proxy
+
+
+def server_of(conn: connection.Server, proxy: Proxy | Way) -> Server:
+    """The server at the other end of `conn`, with `proxy` from the option `aia_proxy`."""
+    host, port = conn.address[:2] if conn.address else ("", 0)
+    if proxy == AUTO:
+        via, auth = conn.via, ctx.options.upstream_auth
+        used = None if via is None else upstream_proxy(via, auth)
+    else:
+        used = None if isinstance(proxy, str) else proxy
+    if used is not None:
+        used = replace(
+            used,
+            ca_file=ctx.options.ssl_verify_upstream_trusted_ca or "",
+            ca_folder=ctx.options.ssl_verify_upstream_trusted_confdir or "",
+        )
+    peer = None
+    if conn.via is None and conn.peername:
+        # A proxy in between is all that we are connected to.
+        with contextlib.suppress(ValueError):
+            peer, port = ipaddress.ip_address(conn.peername[0]), conn.peername[1]
+    return Server(printable(conn.sni or host or "the server"), peer, port, used)
+
+
+def own_listeners() -> list[tuple[str, int]]:
+    """Where this proxy listens, mitmweb's page included: host and port."""
+    addresses = ctx.master.addons.get("proxyserver").listen_addrs()
+    own = [(str(address[0]), int(address[1])) for address in addresses]
+    if "web_port" in ctx.options:
+        own.append((ctx.options.web_host, ctx.options.web_port))
+    return own
+
+
+def address_of(conn: connection.Server) -> str:
+    """How the log calls a server: by the name it was asked for, if there is one."""
+    host, port = conn.address[:2] if conn.address else ("unknown", 0)
+    return printable(f"{conn.sni or host}:{port}")
