@@ -69,8 +69,13 @@ def key_of(issued: Issued) -> str:
     return issuers_key(certificate(issued).subject)
 
 
+def lease_of(issuer: Issued, *urls: str) -> str:
+    """Of who would download it from there."""
+    return lease_key(certificate(issuer).subject, urls or (URL,))
+
+
 def held(client: "redis.Redis", issuer: Issued) -> bool:
-    return bool(client.exists(lease_key(certificate(issuer).subject)))
+    return bool(client.exists(lease_of(issuer)))
 
 
 def evaluations(client: "redis.Redis") -> int:

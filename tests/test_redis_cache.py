@@ -47,7 +47,7 @@ def cache(server: RedisServer, client: "redis.Redis") -> Iterator[Cache]:
 def test_the_name(server: RedisServer, cache: Cache) -> None:
     """Is the URL without its password."""
     assert cache.name == f"redis://127.0.0.1:{server.port}/0"
-    assert "opensesame" not in repr(cache)
+    assert repr(cache) == f"RedisCache({cache.name})"
 
 
 def test_what_was_added_is_listed(cache: Cache) -> None:

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from mitmproxy_aia.sources import Found
-from mitmproxy_aia.sources.redis_records import lease_key, read_answer, read_number
+from mitmproxy_aia.sources.redis_records import read_answer, read_number
 from tests.lab.listener import Listener
 from tests.lab.redis_server import RedisServer
 from tests.redis_nodes import (
@@ -23,6 +23,7 @@ from tests.redis_nodes import (
     evaluations,
     fetch,
     key_of,
+    lease_of,
     nodes,
     run,
     until,
@@ -273,17 +274,18 @@ def test_a_server_that_takes_nothing(
     [
         b"",
         b"\n",
-        b"5 origin\n" + b"not a certificate",
-        b"5 origin\n" + ISSUER.der[:-1],
-        b"5 origin\n" + ISSUER.der + b"\0",
-        b"x origin\n" + ISSUER.der,
-        b"9" * 400 + b" origin\n" + ISSUER.der,
-        b"9" * 5000 + b" origin\n" + ISSUER.der,
-        b"5 \xff\xfe\n" + ISSUER.der,
-        b"5 origin\n" + ROOT.issue("Of another name", ca=True).der,
-        b"5 " + b"x" * 70_000 + b"\n" + ISSUER.der,
+        b"5 9999999999 origin\n" + b"not a certificate",
+        b"5 9999999999 origin\n" + ISSUER.der[:-1],
+        b"5 9999999999 origin\n" + ISSUER.der + b"\0",
+        b"x 9999999999 origin\n" + ISSUER.der,
+        b"5 x origin\n" + ISSUER.der,
+        b"9" * 400 + b" 9999999999 origin\n" + ISSUER.der,
+        b"9" * 5000 + b" 9999999999 origin\n" + ISSUER.der,
+        b"5 9999999999 \xff\xfe\n" + ISSUER.der,
+        b"5 9999999999 origin\n" + ROOT.issue("Of another name", ca=True).der,
+        b"5 9999999999 " + b"x" * 70_000 + b"\n" + ISSUER.der,
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_value_that_is_no_certificate(
     server: RedisServer, client: "redis.Redis", value: bytes, log: Callable[[], list[str]]
@@ -320,9 +322,9 @@ def test_what_is_in_the_way_is_replaced(
                 client.lpush(key_of(ISSUER), "x")
             elif what == "too many fields":
                 client.hset(key_of(ISSUER), mapping={str(n): "x" for n in range(1000)})
-                client.hset(key_of(ISSUER), FIELD, b"5 origin\n" + ISSUER.der)
+                client.hset(key_of(ISSUER), FIELD, b"5 9999999999 origin\n" + ISSUER.der)
             else:
-                client.hset(key_of(ISSUER), FIELD, b"5 origin\n" + b"x")
+                client.hset(key_of(ISSUER), FIELD, b"5 9999999999 origin\n" + b"x")
                 client.hset(key_of(ISSUER), FIELD + ":used", b"x")
             assert await fetch(one, LEAF, budget(downloads=0)) == []
             one.keep(FOUND)
@@ -339,7 +341,7 @@ def test_a_lease_of_another_type(server: RedisServer, client: "redis.Redis") -> 
 
     async def test() -> None:
         async with nodes(server.url, 1, lease=0.3) as (one,):
-            client.lpush(lease_key(certificate(ISSUER).subject), "x")
+            client.lpush(lease_of(ISSUER), "x")
             assert await fetch(one, LEAF, budget()) == []
 
     run(test)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import redis
 
-from mitmproxy_aia.sources import Found
+from mitmproxy_aia.sources import Attempt, Found
 from mitmproxy_aia.sources.redis import RedisSource
-from mitmproxy_aia.sources.redis_records import WRITE, lease_key
+from mitmproxy_aia.sources.redis_records import WRITE
 from tests.lab.redis_server import RedisServer
 from tests.redis_nodes import (
     ROOT,
@@ -26,6 +26,7 @@ from tests.redis_nodes import (
     fetch,
     held,
     key_of,
+    lease_of,
     nodes,
     run,
     until,
@@ -198,7 +199,7 @@ def test_a_late_release_leaves_the_next_lease(server: RedisServer, client: "redi
         async with nodes(server.url, 1) as (one,):
             spend = budget()
             assert await fetch(one, leaf, spend) == []
-            client.set(lease_key(certificate(issuer).subject), "of another")
+            client.set(lease_of(issuer), "of another")
             done(spend)
             await until(lambda: not one._tasks)
             assert held(client, issuer)
@@ -206,21 +207,86 @@ def test_a_late_release_leaves_the_next_lease(server: RedisServer, client: "redi
     run(test)
 
 
-@pytest.mark.parametrize("why", ["frozen", "no URL"])
+@pytest.mark.parametrize("why", ["frozen", "no downloads left", "no URL"])
 def test_no_lease_without_a_download(server: RedisServer, client: "redis.Redis", why: str) -> None:
     """Who cannot download asks once, takes no lease and waits for none."""
     issuer = ROOT.issue("Frozen", ca=True)
-    aia = [URL] if why == "frozen" else ["ldap://ca.example/"]
+    aia = ["ldap://ca.example/"] if why == "no URL" else [URL]
     leaf = issuer.issue(aia=aia)
 
     async def test() -> None:
         async with nodes(server.url, 1, lease=60.0) as (one,):
-            spend = budget(downloads=0 if why == "frozen" else 10)
+            spend = budget(downloads=0 if why == "no downloads left" else 10, seconds=300)
+            spend.frozen = "aia_mode=frozen" if why == "frozen" else ""
             assert await fetch(one, leaf, spend) == []
-            assert not held(client, issuer)
+            assert client.dbsize() == 0
             assert not spend.when_done
-            client.set(lease_key(certificate(issuer).subject), "of another")
+            client.set(lease_of(issuer), "of another")
             assert await asyncio.wait_for(fetch(one, leaf, spend), 20) == []
+
+    run(test)
+
+
+def test_only_equal_questions_wait(server: RedisServer, client: "redis.Redis") -> None:
+    """A certificate that names the same issuer and another URL holds nobody up, on its own node
+    as little as on others; but who waits is told what anybody has found."""
+    issuer = ROOT.issue("Named by a stranger", ca=True)
+    hangs = issuer.issue(aia=["http://stranger.example/hangs", URL])
+    leaf = issuer.issue(aia=[URL])
+
+    async def test() -> None:
+        async with nodes(server.url, 3, lease=60.0) as (one, other, third):
+            stranger = budget(seconds=300)
+            assert await fetch(one, hangs, stranger) == []
+            assert stranger.when_done
+            assert not held(client, issuer)
+            for node in (one, other):
+                spend = budget(seconds=300)
+                assert await asyncio.wait_for(fetch(node, leaf, spend), 20) == []
+                assert spend.when_done, "it did not take the lease"
+                done(spend)
+                await until(lambda: not held(client, issuer))
+            waiting = asyncio.create_task(fetch(third, hangs, budget(seconds=300)))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            other.keep([Found(certificate(issuer), URL)])
+            (attempt,) = await asyncio.wait_for(waiting, 20)
+            assert attempt.found
+
+    run(test)
+
+
+def test_a_lookup_that_is_done_may_be_followed_at_once(
+    server: RedisServer, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one that asks before the end of the first has been heard of everywhere."""
+    leaf = ROOT.issue("Gate", ca=True).issue(aia=["ldap://ca.example/"])
+
+    async def test() -> None:
+        async with nodes(server.url, 1) as (one,):
+            gate, second, asked = asyncio.Event(), asyncio.Event(), 0
+
+            async def ask(*_: object) -> object:
+                nonlocal asked
+                asked += 1
+                await (gate if asked == 1 else second).wait()
+                return -1, []
+
+            async def late() -> list[Attempt]:
+                await gate.wait()  # wakes in the same turn of the event loop as the lookup
+                return await fetch(one, leaf, budget())
+
+            monkeypatch.setattr(one._link, "ask", ask)
+            tasks = [asyncio.create_task(fetch(one, leaf, budget()))]
+            await until(lambda: asked)
+            tasks.append(asyncio.create_task(late()))
+            await asyncio.sleep(0.05)
+            gate.set()
+            await until(lambda: asked == 2 and tasks[0].done())
+            assert one._lookups, "the end of the first was taken for that of the second"
+            second.set()
+            assert await asyncio.gather(*tasks) == [[], []]
+            await until(lambda: not one._lookups)
 
     run(test)
 
@@ -268,6 +334,65 @@ def test_a_completion_that_is_cancelled(server: RedisServer, client: "redis.Redi
     run(test)
 
 
+def test_nobody_asks_for_nobody(server: RedisServer, client: "redis.Redis") -> None:
+    """Looking again and again ends with the last completion that waits for it."""
+    issuer = ROOT.issue("Given up", ca=True)
+
+    async def test() -> None:
+        async with nodes(server.url, 1, lease=120.0) as (one,):
+            client.set(lease_of(issuer), "of another")
+            leaf = issuer.issue(aia=[URL])
+            waiting = [asyncio.create_task(fetch(one, leaf, budget(seconds=300))) for _ in "ab"]
+            await until(lambda: evaluations(client) > 1)
+            waiting[0].cancel()
+            await asyncio.sleep(0.5)
+            assert one._lookups, "somebody still waits"
+            waiting[1].cancel()
+            await until(lambda: not one._lookups)
+            assert await asyncio.gather(*waiting, return_exceptions=True)
+            assert not one._leases
+
+    run(test)
+
+
+def test_what_was_flushed_comes_back(
+    server: RedisServer, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is still used is handed in again after some minutes; nothing is written if it is
+    still there."""
+    issuer = ROOT.issue("Flushed", ca=True)
+    found = [Found(certificate(issuer), URL)]
+
+    async def test() -> None:
+        async with nodes(server.url, 1) as (one,):
+
+            async def keep() -> None:
+                one.keep(found)
+                await until(lambda: not one._tasks)
+
+            await keep()
+            field, used = certificate(issuer).fingerprint.hex() + ":used", int(time.time()) - 1_000
+            client.hset(key_of(issuer), field, used)
+            changes, asked = _changes(client), evaluations(client)
+            await keep()
+            assert evaluations(client) == asked
+            monkeypatch.setattr("mitmproxy_aia.sources.redis.SEEN", 0.0)
+            await keep()
+            assert (_changes(client), evaluations(client)) == (changes, asked + 1)
+            assert client.hget(key_of(issuer), field) == str(used).encode()
+            client.flushdb()
+            await keep()
+            assert client.hlen(key_of(issuer)) == 2
+
+    run(test)
+
+
+def _changes(client: "redis.Redis") -> int:
+    """How often anything in the server has been written since it was started."""
+    persistence: dict[str, int] = client.info("persistence")
+    return persistence["rdb_changes_since_last_save"]
+
+
 def test_a_warm_fleet_does_not_write(server: RedisServer, client: "redis.Redis") -> None:
     """What was found there, or written there within the hour, is not written again."""
     issuer = ROOT.issue("Warm", ca=True)
@@ -297,14 +422,14 @@ def test_an_old_use_is_renewed(server: RedisServer, client: "redis.Redis") -> No
 
     async def test() -> None:
         async with nodes(server.url, 1) as (one,):
-            client.hset(key_of(issuer), fingerprint, b"5 first origin\n" + issuer.der)
+            client.hset(key_of(issuer), fingerprint, b"5 9999999999 first origin\n" + issuer.der)
             client.hset(key_of(issuer), fingerprint + ":used", 5)
             (attempt,) = await fetch(one, leaf, budget())
             assert attempt.found[0].origin == "first origin"
             one.keep([Found(certificate(issuer), "second origin")])
             await until(lambda: client.hget(key_of(issuer), fingerprint + ":used") != b"5")
             value = client.hget(key_of(issuer), fingerprint)
-            assert value == b"5 first origin\n" + issuer.der
+            assert value == b"5 9999999999 first origin\n" + issuer.der
 
     run(test)
 
@@ -340,9 +465,34 @@ def test_what_has_expired_is_not_offered(server: RedisServer, client: "redis.Red
             await until(lambda: not one._tasks)
             assert client.hlen(key_of(new)) == 2
             fingerprint = certificate(old).fingerprint.hex()
-            client.hset(key_of(old), fingerprint, b"5 origin\n" + old.der)
+            client.hset(key_of(old), fingerprint, b"5 9999999999 origin\n" + old.der)
             (attempt,) = await fetch(one, new.issue(), budget())
             assert [item.certificate for item in attempt.found] == [certificate(new)]
+
+    run(test)
+
+
+def test_a_write_drops_what_has_expired(server: RedisServer, client: "redis.Redis") -> None:
+    """Together with its last use, and with whatever is not a record of ours; but nothing that
+    is valid."""
+    new, valid = (ROOT.issue("Pruned", ca=True) for _ in range(2))
+    old = ROOT.issue("Pruned", ca=True, expired=True)
+    fields = [certificate(each).fingerprint.hex() for each in (new, valid, old)]
+    ended = int(certificate(old).not_after.timestamp())
+
+    async def test() -> None:
+        async with nodes(server.url, 1) as (one,):
+            one.keep([Found(certificate(valid), URL)])
+            await until(lambda: not one._tasks)
+            key = key_of(new)
+            client.hset(key, fields[2] + ":used", 5)
+            client.hset(key, fields[2], f"5 {ended} origin\n".encode() + old.der)
+            client.hset(key, mapping={"a" * 64: "x", "b" * 64 + ":used": 5, "odd": "", "": "x"})
+            client.hset(key, "c" * 64, b"5 9999999999 " + b"x" * 70_000)
+            one.keep([Found(certificate(new), URL)])
+            await until(lambda: not one._tasks)
+            wanted = {(each + end).encode() for each in fields[:2] for end in ("", ":used")}
+            assert set(client.hkeys(key)) == wanted
 
     run(test)
 
@@ -355,7 +505,9 @@ def test_names_of_many_are_cut(server: RedisServer, client: "redis.Redis") -> No
         async with nodes(server.url, 1) as (one,):
             for each in many:
                 client.hset(
-                    key_of(each), certificate(each).fingerprint.hex(), b"5 origin\n" + each.der
+                    key_of(each),
+                    certificate(each).fingerprint.hex(),
+                    b"5 9999999999 origin\n" + each.der,
                 )
             (attempt,) = await fetch(one, many[0].issue(), budget())
             assert attempt.outcome == "had CN=Many, CN=Many, CN=Many and 47 more"
@@ -423,7 +575,10 @@ def test_secrets_are_not_logged(
             await fetch(one, ROOT.issue(aia=[URL]), budget())
             one.keep([Found(certificate(ROOT), URL)])
             await until(lambda: not one._tasks)
-            assert "opensesame" not in repr([one, asyncio.all_tasks()])
+            assert "opensesame" not in repr([one, one._link, one._link._client])
+            assert "opensesame" not in repr([asyncio.all_tasks(), one._lookups])
+            name = f"redis://127.0.0.1:{server.port}/0"
+            assert (repr(one), repr(one._link)) == (f"RedisSource({name})", f"Link({name})")
 
     run(test)
     assert "opensesame" not in caplog.text

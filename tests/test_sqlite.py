@@ -14,7 +14,7 @@ import pytest
 
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource, sqlite_writer
+from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource, sqlite, sqlite_writer
 from mitmproxy_aia.sources.sqlite import SqliteSource
 from mitmproxy_aia.sources.sqlite_cache import SqliteCache
 from tests.lab import Issued, authority
@@ -178,6 +178,75 @@ def test_a_file_that_was_removed_is_made_again(source: SqliteSource, cache: Sqli
     source.keep(found(other))
     until(lambda: source.known_issuers(certificate(other.issue())))
     assert [each.certificate for each in cache.entries()] == [certificate(other)]
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of the file are looked for with each `keep`, and not every few seconds."""
+    monkeypatch.setattr(sqlite, "LOOK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("watchful")
+@pytest.mark.parametrize("way", ["rm", "rm and all beside it", "replaced", "clear", "remove"])
+def test_what_others_have_removed_comes_back(
+    source: SqliteSource, cache: SqliteCache, way: str
+) -> None:
+    """If it is still used: with the next `keep`, though it had been noted as written."""
+    ca, other = authority("CA"), authority("another")
+    known = found(ca)
+    source.keep(known)
+    until(lambda: source.known_issuers(certificate(ca.issue())))
+    if way == "clear":
+        assert cache.clear() == 1
+    elif way == "remove":
+        assert cache.remove([certificate(ca).fingerprint]) == 1
+    elif way == "replaced":
+        new = SqliteCache(cache.path.with_name("new"))
+        new.add([entry(other)])
+        for file in cache.path.parent.glob("aia*"):
+            file.unlink()  # SQLite would take the log beside it for that of the new one
+        new.path.rename(cache.path)
+    else:
+        cache.path.unlink()
+        for file in cache.path.parent.iterdir() if "all" in way else ():
+            file.unlink()
+    source.keep(known)
+    until(lambda: [each for each in cache.entries() if each.certificate == certificate(ca)])
+    assert len(list(cache.entries())) == (2 if way == "replaced" else 1)
+    assert source.known_issuers(certificate(ca.issue()))
+
+
+def test_changes_are_looked_for_now_and_then(source: SqliteSource, cache: SqliteCache) -> None:
+    """Not with each `keep`."""
+    ca = authority()
+    source.keep(found(ca))
+    until(lambda: source.known_issuers(certificate(ca.issue())))
+    source._look_at = time.monotonic() + 60
+    cache.clear()
+    source.keep(found(ca))
+    source.close()
+    assert list(cache.entries()) == []
+
+
+@pytest.mark.usefixtures("watchful")
+def test_looking_for_changes_writes_nothing(source: SqliteSource, cache: SqliteCache) -> None:
+    """What is there still is found by looking, however often others write, and what has a last
+    use that makes no sense is left to the writer."""
+    ca, odd = authority("CA"), authority("odd")
+    cache.add([entry(ca, NOW - HOUR / 2), entry(odd)])
+    for number in range(3):
+        cache.add([entry(authority(f"{number}"))])
+        source.keep(found(ca))
+    assert source._writer._thread is None
+    with sqlite3.connect(cache.path) as other:
+        other.execute(
+            "UPDATE certificate SET last_used = 'never' WHERE fingerprint = ?",
+            (certificate(odd).fingerprint,),
+        )
+    other.close()
+    source.keep(found(odd))
+    source.close()
+    assert source._writer._noted[certificate(odd).fingerprint] >= NOW.timestamp()
 
 
 def test_there_is_nothing_to_fetch(source: SqliteSource) -> None:

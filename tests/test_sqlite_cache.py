@@ -1,5 +1,6 @@
 """The SQLite cache as the command line sees it: what is kept, listed, moved and removed."""
 
+import contextlib
 import datetime
 import os
 import sqlite3
@@ -180,6 +181,45 @@ def test_rows_that_make_no_sense_are_passed_over(cache: SqliteCache) -> None:
     other.close()
     (read,) = cache.entries()
     assert (read.certificate, read.origin) == (good.certificate, "\ufffd")
+
+
+def test_a_reader_cannot_write(cache: SqliteCache) -> None:
+    """Whatever is done with it: lookups are made in the event loop."""
+    cache.add([entry(authority())])
+    database = sqlite_file.open_to_read(cache.path)
+    assert database
+    with contextlib.closing(database):
+        with pytest.raises(CacheError, match="is read-only"):
+            database.clear()
+        with pytest.raises(CacheError, match="is read-only"):
+            database.add([entry(authority("another"))])
+    assert len(list(cache.entries())) == 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "CREATE TRIGGER trap AFTER INSERT ON certificate BEGIN SELECT act(); END",
+        "ALTER TABLE certificate RENAME TO real;"
+        "CREATE VIEW certificate AS SELECT * FROM real WHERE act() OR 1",
+    ],
+    ids=["trigger", "view"],
+)
+def test_a_schema_calls_nothing(cache: SqliteCache, schema: str) -> None:
+    """Anybody may have made the file. A function that is not known to be harmless is refused,
+    and the cache with it."""
+    cache.add([entry(authority())])
+    with sqlite3.connect(cache.path) as other:
+        # The schema is only checked for what it calls when it is used.
+        other.create_function("act", 0, lambda: 0)
+        other.executescript(schema)
+    other.close()
+    calls: list[None] = []
+    with contextlib.closing(sqlite_file.open_to_write(cache.path)) as database:
+        database._connection.create_function("act", 0, lambda: calls.append(None))
+        with pytest.raises(CacheError, match=r"unsafe use of act\(\)"):
+            _ = database.add([entry(authority("another"))]) + len(list(database.entries()))
+    assert not calls
 
 
 def test_an_origin_that_is_not_unicode(cache: SqliteCache) -> None:

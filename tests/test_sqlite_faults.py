@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -311,6 +312,62 @@ def test_a_disk_that_is_full(scene: Scene) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     until(lambda: len(list(scene.cache.entries())) == 41)
     scene.warned("I/O error", ONLY_MEMORY)
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """No thread can be started until it is called, as in a process that has too many."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", start)
+        yield context.undo
+
+
+def test_a_thread_that_cannot_start(scene: Scene, no_threads: Callable[[], None]) -> None:
+    """Nothing is raised, one warning says so, and the next `keep` writes what had to wait."""
+    scene.keep(scene.ca)
+    scene.keep(authority("second"))
+    scene.warned("cannot be written: can't start new thread", ONLY_MEMORY)
+    assert not scene.path.exists()
+    no_threads()
+    scene.keep(authority("third"))
+    until(lambda: len(list(scene.cache.entries())) == 3)
+    assert len(scene.warnings) == 1
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_closing_what_could_not_start(scene: Scene) -> None:
+    """Nor does that raise anything."""
+    scene.keep(scene.ca)
+    scene.source.close()
+    scene.source.close()
+    assert not scene.path.exists()
+
+
+def test_no_thread_while_much_is_waiting(
+    scene: Scene, no_threads: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again also when no more can wait."""
+    monkeypatch.setattr(sqlite_writer, "MOST_PENDING", 1)
+    scene.keep(scene.ca)
+    no_threads()
+    scene.keep(authority("too much"))
+    until(lambda: scene.known())
+
+
+def test_a_fault_seen_when_no_thread_can_start(
+    scene: Scene, no_threads: Callable[[], None]
+) -> None:
+    """A lookup that meets it raises nothing, and a later one has it mended."""
+    scene.cache.add([entry(scene.ca), entry(authority("other"))])
+    spoil(scene.path)
+    assert scene.known() == 0
+    no_threads()
+    assert scene.known() == 0
+    until(lambda: scene.path.with_name("aia.sqlite3.corrupt").exists())
 
 
 def test_a_full_disk_in_words(scene: Scene) -> None:

@@ -80,7 +80,8 @@ def _redis(choices: Choices) -> None:
         for _ in range(choices.below(8)):
             line = choices.pick((b"1", b"-1", b"99999999999999999999", b"", b"x", b"1e9"))
             der = damaged(choices.pick(lab.templates()), choices)
-            pairs += [line + b" " + choices.some() + b"\n" + der, choices.some()]
+            expiry = choices.pick((b"9999999999", b"1", b"x"))
+            pairs += [line + b" " + expiry + b" " + choices.some() + b"\n" + der, choices.some()]
         answer = [choices.below(3) - 1, pairs]
     try:
         _, entries = redis_records.read_answer(answer)

@@ -1,8 +1,8 @@
 """Issuers shared by a fleet of proxies through Redis or Valkey.
 
 On a cold fleet one node downloads while the others wait: after a miss a node takes a *lease*
-for the issuer's name, and the others look again until what it found is there, the lease is
-gone, or their patience is.
+for what it is going to download, and others who would download the same look again until what
+it found is there, the lease is gone, or their patience is.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import Certificate
@@ -39,8 +40,11 @@ after half of one; and a node that dies with a lease in hand must leave the othe
 their ten seconds to download for themselves."""
 POLL = (0.05, 0.2)
 """Seconds between two looks of one who waits: at first, and at most."""
-USE_WRITTEN = 3_600.0
+USE_WRITTEN = 3_600
 """Seconds. `last_used` is not more exact than this, so that a warm fleet writes nothing."""
+SEEN = 300.0
+"""Seconds for which what was seen there is taken to be there still. Then it is handed in once
+more, which writes nothing unless it was flushed, evicted or removed meanwhile."""
 KNOWN = 10_000
 """How many certificates are remembered to be there."""
 
@@ -54,7 +58,7 @@ class _Lookup:
     `token` is that of the lease, if it was got and nobody has taken charge of it yet.
     """
 
-    task: asyncio.Task[tuple[Found, ...]]
+    task: asyncio.Task[tuple[Found, ...]] = field(init=False)
     waiting: int = 0
     token: str = ""
 
@@ -73,8 +77,8 @@ class RedisSource:
         check_url(url)
         self._link = Link(url, timeout, pause)
         self._lease = lease
-        self._lookups: dict[tuple[bytes, bool], _Lookup] = {}
-        self._leases: dict[bytes, float] = {}
+        self._lookups: dict[tuple[bytes, str], _Lookup] = {}
+        self._leases: dict[str, float] = {}
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._recoveries = 0
         self._writes: set[asyncio.Task[None]] = set()
@@ -84,6 +88,9 @@ class RedisSource:
         except CacheError as error:
             logger.warning("The cache %s is not used: %s", self._link.name, error)
             self.close()
+
+    def __repr__(self) -> str:
+        return f"RedisSource({self._link.name})"
 
     def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
         """Nothing is known without asking."""
@@ -96,12 +103,13 @@ class RedisSource:
         lease, which ends with the completion."""
         started = time.monotonic()
         subject = certificate.issuer
-        to_download = budget.downloads > 0 and any(
-            url.lower().startswith("http://") for url in certificate.ca_issuers
-        )
-        if not self._link.usable or (to_download and self._holds_lease(subject)):
+        lease = ""
+        if budget.downloads > 0 and not budget.frozen:
+            urls = [url for url in certificate.ca_issuers if url.lower().startswith("http://")]
+            lease = lease_key(subject, urls) if urls else ""
+        if not self._link.usable or self._holds(lease):
             return
-        lookup = self._lookup(subject, to_download)
+        lookup = self._lookup(subject, lease)
         # Never more than half of what is left: the rest is for a download.
         patience = min(self._lease, (budget.deadline - started) / 2)
         lookup.waiting += 1
@@ -112,7 +120,7 @@ class RedisSource:
             lookup.waiting -= 1
             if lookup.token:
                 token, lookup.token = lookup.token, ""
-                budget.when_done.append(lambda: self._release(subject, token))
+                budget.when_done.append(lambda: self._release(lease, token))
         if lookup.task.done() and not lookup.task.cancelled() and lookup.task.result():
             found = lookup.task.result()
             names = ", ".join(item.certificate.name for item in found[:3])
@@ -132,7 +140,7 @@ class RedisSource:
         new = [
             item
             for item in found
-            if now - self._known.get(item.certificate.fingerprint, -USE_WRITTEN) >= USE_WRITTEN
+            if now - self._known.get(item.certificate.fingerprint, -math.inf) >= SEEN
         ]
         if new:
             for item in new:
@@ -150,21 +158,28 @@ class RedisSource:
         for task in [task for task in tasks if not task.get_loop().is_closed()]:
             task.cancel()
 
-    def _lookup(self, subject: bytes, to_download: bool) -> _Lookup:
-        lookup = self._lookups.get((subject, to_download))
-        if lookup is None or lookup.task.done():
-            task = asyncio.create_task(self._look(subject, to_download), name="aia redis lookup")
-            lookup = self._lookups[subject, to_download] = _Lookup(task)
-            task.add_done_callback(lambda _: self._lookups.pop((subject, to_download), None))
+    def _lookup(self, subject: bytes, lease: str) -> _Lookup:
+        there = self._lookups.get((subject, lease))
+        if there is not None and not there.task.done():
+            return there
+        lookup = self._lookups[subject, lease] = _Lookup()
+        looking = self._look(lookup, subject, lease)
+        lookup.task = asyncio.create_task(looking, name="aia redis lookup")
+
+        def forget(_: object) -> None:
+            # The task was done before this is called, and may have been replaced meanwhile.
+            if self._lookups.get((subject, lease)) is lookup:
+                del self._lookups[subject, lease]
+
+        lookup.task.add_done_callback(forget)
         return lookup
 
-    async def _look(self, subject: bytes, to_download: bool) -> tuple[Found, ...]:
+    async def _look(self, lookup: _Lookup, subject: bytes, lease: str) -> tuple[Found, ...]:
         """Looks once or, where a download may follow, until there is no need to wait."""
         token, ends = secrets.token_hex(16), time.monotonic() + self._lease
-        keys = [issuers_key(subject), lease_key(subject)]
-        arguments: list[str | bytes | int] = [token, int(self._lease * 1000) if to_download else 0]
+        keys = [issuers_key(subject), lease]
+        arguments: list[str | bytes | int] = [token, int(self._lease * 1000) if lease else 0]
         wait, longest = POLL
-        lookup = self._lookups[subject, to_download]
         try:
             while True:
                 state, entries = await self._link.ask(READ, keys, arguments, read_answer)
@@ -177,11 +192,11 @@ class RedisSource:
         except Unavailable:
             return ()
         if state == 1:
-            self._leases[subject] = time.monotonic() + self._lease
+            self._leases[lease] = time.monotonic() + self._lease
             if lookup.waiting:
                 lookup.token = token
             else:
-                self._release(subject, token)
+                self._release(lease, token)
         return self._usable(subject, entries)
 
     def _usable(self, subject: bytes, entries: Sequence[Entry]) -> tuple[Found, ...]:
@@ -191,12 +206,12 @@ class RedisSource:
             certificate = entry.certificate
             if certificate.subject == subject and certificate.not_after > now:
                 found.append(Found(certificate, entry.origin, cache=NAME))
-                age = max((now - entry.last_used).total_seconds(), 0.0)
-                self._remember(certificate, clock - min(age, USE_WRITTEN))
+                if (now - entry.last_used).total_seconds() < USE_WRITTEN:
+                    self._remember(certificate, clock)
         return tuple(found)
 
-    def _remember(self, certificate: Certificate, written: float) -> None:
-        self._known[certificate.fingerprint] = written
+    def _remember(self, certificate: Certificate, seen: float) -> None:
+        self._known[certificate.fingerprint] = seen
         self._known.move_to_end(certificate.fingerprint)
         while len(self._known) > KNOWN:
             self._known.popitem(last=False)
@@ -205,28 +220,29 @@ class RedisSource:
         now = datetime.datetime.now(datetime.UTC)
         entries = [Entry(item.certificate, item.origin, now, now) for item in found]
         keys, arguments = write_arguments(entries, now)
+        arguments = [int(now.timestamp()), USE_WRITTEN, *arguments]
         try:
             await self._link.ask(WRITE, keys, arguments, read_number)
         except Unavailable:
             for item in found:
                 self._known.pop(item.certificate.fingerprint, None)
 
-    def _holds_lease(self, subject: bytes) -> bool:
-        return self._leases.get(subject, 0.0) > time.monotonic()
+    def _holds(self, lease: str) -> bool:
+        return self._leases.get(lease, 0.0) > time.monotonic()
 
-    def _release(self, subject: bytes, token: str) -> None:
-        self._start(self._give_back(subject, token), "aia redis release")
+    def _release(self, lease: str, token: str) -> None:
+        self._start(self._give_back(lease, token), "aia redis release")
 
-    async def _give_back(self, subject: bytes, token: str) -> None:
+    async def _give_back(self, lease: str, token: str) -> None:
         """Ends a lease, after what it was taken for has been written."""
         if self._writes:
             await asyncio.wait([*self._writes])
         try:
-            await self._link.ask(RELEASE, [lease_key(subject)], [token], read_number)
+            await self._link.ask(RELEASE, [lease], [token], read_number)
         except Unavailable:
             return  # it ends by itself
         finally:
-            self._leases.pop(subject, None)
+            self._leases.pop(lease, None)
 
     def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None] | None:
         try:

@@ -45,6 +45,9 @@ class RedisCache:
         self._client: Any = redis.Redis.from_url(url, **client_options(url, TIMEOUT))
         self._failures = (redis.RedisError, OSError, ValueError)
 
+    def __repr__(self) -> str:
+        return f"RedisCache({self._name})"
+
     @property
     def name(self) -> str:
         return self._name
@@ -67,7 +70,7 @@ class RedisCache:
         with self._client.pipeline(transaction=True) as pipeline:
             while batch := list(islice(source, _BATCH)):
                 keys, arguments = write_arguments(batch, now)
-                pipeline.eval(WRITE, len(keys), *keys, *arguments)
+                pipeline.eval(WRITE, len(keys), *keys, int(now.timestamp()), 1, *arguments)
             with self._asking():
                 return sum(pipeline.execute())
 

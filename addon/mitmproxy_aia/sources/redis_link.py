@@ -49,6 +49,9 @@ class Link:
         self._closed = False
         self.recoveries = 0
 
+    def __repr__(self) -> str:
+        return f"Link({self.name})"
+
     @property
     def usable(self) -> bool:
         """Whether a question would be asked now."""

@@ -1,12 +1,13 @@
 """What lies in Redis, and the scripts that read and write it.
 
     mitmproxy-aia:1:issuers:<SHA-256 of a subject>   a hash; expires with its last certificate
-        <SHA-256 of the DER>        "<first use> <origin>\\n" and the DER
+        <SHA-256 of the DER>        "<first use> <end of validity> <origin>\\n" and the DER
         <SHA-256 of the DER>:used   the last use
-    mitmproxy-aia:1:lease:<SHA-256 of a subject>     a token of the node that downloads
+    mitmproxy-aia:1:lease:<SHA-256 of a question>    a token of the node that downloads
 
-Uses are in seconds since 1970. Whoever can write to this Redis can put anything there: what
-is read is bounded, and what is no certificate of that subject is passed over.
+All times are in seconds since 1970. Whoever can write to this Redis can put anything there:
+what is read is bounded, and what is no certificate of that subject is passed over. Each write
+drops from its hash what has expired, and what is not as described here.
 """
 
 from __future__ import annotations
@@ -53,27 +54,44 @@ return {{0, found}}
 """
 
 WRITE = f"""
--- KEYS: issuers, one for each certificate. ARGV: five for each certificate: field, first line,
--- DER, last use, seconds until it expires. Returns how many were new.
-local new = 0
+-- KEYS: issuers, one for each certificate. ARGV: now, by how many seconds a last use must be
+-- later to be written; and five for each certificate: field, first line, DER, last use, seconds
+-- until it expires. Returns how many were new.
+local now, resolution, new = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
+local function is_sound(key, field)
+  if #field ~= 64 then
+    local owner = string.sub(field, 1, 64)
+    return field == owner .. '{USED}' and redis.call('HEXISTS', key, owner) == 1
+  end
+  if redis.call('HSTRLEN', key, field) > {VALUE_BYTES} then return false end
+  local ends = string.match(redis.call('HGET', key, field) or '', '^%d+ (%d+) ')
+  return ends and tonumber(ends) >= now
+end
 for i, key in ipairs(KEYS) do
-  local field, line, der = ARGV[5 * i - 4], ARGV[5 * i - 3], ARGV[5 * i - 2]
-  local used, left = tonumber(ARGV[5 * i - 1]), tonumber(ARGV[5 * i])
+  local field, line, der = ARGV[5 * i - 2], ARGV[5 * i - 1], ARGV[5 * i]
+  local used, left = tonumber(ARGV[5 * i + 1]), tonumber(ARGV[5 * i + 2])
   local kind = redis.call('TYPE', key).ok
-  local fields = kind == 'hash' and redis.call('HLEN', key) or 0
   -- Nothing of ours is of another type or of this size. It would be in the way forever.
-  if (kind ~= 'hash' and kind ~= 'none') or fields > {_FIELDS}
-      or (fields >= {2 * CERTIFICATES_PER_SUBJECT} and redis.call('HEXISTS', key, field) == 0) then
+  if (kind ~= 'hash' and kind ~= 'none')
+      or (kind == 'hash' and redis.call('HLEN', key) > {_FIELDS}) then
+    redis.call('DEL', key)
+  end
+  -- The hash lives as long as its last certificate, and the others must not live as long.
+  for _, each in ipairs(redis.call('HKEYS', key)) do
+    if not is_sound(key, each) then redis.call('HDEL', key, each, each .. '{USED}') end
+  end
+  if redis.call('HLEN', key) >= {2 * CERTIFICATES_PER_SUBJECT}
+      and redis.call('HEXISTS', key, field) == 0 then
     redis.call('DEL', key)
   end
   local there = redis.call('HGET', key, field)
-  if not there or string.sub(there, -#der) ~= der or #there > {VALUE_BYTES} then
+  if not there or string.sub(there, -#der) ~= der then
     redis.call('HSET', key, field, line .. der)
     if not there then new = new + 1 end
   end
   local before = tonumber(redis.call('HGET', key, field .. '{USED}') or '')
-  if not before or before < used then
-    redis.call('HSET', key, field .. '{USED}', ARGV[5 * i - 1])
+  if not before or before + resolution <= used then
+    redis.call('HSET', key, field .. '{USED}', ARGV[5 * i + 1])
   end
   if redis.call('TTL', key) < left then redis.call('EXPIRE', key, left) end
 end
@@ -91,21 +109,30 @@ def issuers_key(subject: bytes) -> str:
     return ISSUERS + hashlib.sha256(subject).hexdigest()
 
 
-def lease_key(subject: bytes) -> str:
-    return f"{PREFIX}lease:{hashlib.sha256(subject).hexdigest()}"
+def lease_key(subject: bytes, urls: Sequence[str]) -> str:
+    """The lease of who would download an issuer of this name from these URLs.
+
+    They belong to it, since anybody can make a certificate that names a popular issuer and a
+    URL that hangs: only who would wait for the same servers is to wait for the lease.
+    """
+    question = hashlib.sha256(hashlib.sha256(subject).digest())
+    for url in urls:
+        question.update(hashlib.sha256(url.encode(errors="surrogatepass")).digest())
+    return f"{PREFIX}lease:{question.hexdigest()}"
 
 
 def write_arguments(
     entries: Sequence[Entry], now: datetime.datetime
 ) -> tuple[list[str], list[str | bytes | int]]:
-    """KEYS and ARGV for the script that writes `entries`. Expired ones are left out, and so
-    are those too large to be read again."""
+    """KEYS for the script that writes `entries`, and the five of its ARGV for each. Expired
+    ones are left out, and so are those too large to be read again."""
     keys: list[str] = []
     arguments: list[str | bytes | int] = []
     for entry in entries:
         certificate = entry.certificate
         origin = printable(entry.origin, _ORIGIN_CHARACTERS)
-        line = f"{int(entry.first_used.timestamp())} {origin}\n".encode()
+        first, ends = int(entry.first_used.timestamp()), int(certificate.not_after.timestamp())
+        line = f"{first} {ends} {origin}\n".encode()
         left = int((certificate.not_after - now).total_seconds())
         if left <= 0 or len(line) + len(certificate.der) > VALUE_BYTES:
             continue
@@ -144,7 +171,9 @@ def _entries(pairs: list[object]) -> Iterator[Entry]:
 def _entry(value: bytes, used: bytes) -> Entry | None:
     line, _, der = value.partition(b"\n")
     try:
-        first, _, origin = line.decode().partition(" ")
+        first, _, rest = line.decode().partition(" ")
+        ends, _, origin = rest.partition(" ")
+        int(ends)  # the writing script drops what has none
         return Entry(
             Certificate.from_der(der),
             printable(origin, _ORIGIN_CHARACTERS),

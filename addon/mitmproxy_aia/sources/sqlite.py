@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import threading
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import Certificate
@@ -16,6 +18,9 @@ from mitmproxy_aia.sources.sqlite_file import open_to_read
 from mitmproxy_aia.sources.sqlite_rows import Database
 from mitmproxy_aia.sources.sqlite_writer import Writer
 
+LOOK_SECONDS = 5.0
+"""How often it is asked, at most, whether others have changed the file."""
+
 
 class SqliteSource:
     """An `IssuerSource`. `path` is opened when it is first asked, and made when something is
@@ -24,6 +29,9 @@ class SqliteSource:
     Lookups read the file where they are called, without ever waiting for another process; all
     else happens in a thread. With a file that cannot be used, nothing is known and nothing
     kept, a warning is logged, and later it is tried again.
+
+    What is kept again and again is written once. When others have changed the file it is
+    looked up again, and so what is in use comes back if they have removed it, or the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -32,6 +40,8 @@ class SqliteSource:
         self._reading = threading.Lock()
         self._database: Database | None = None
         self._closed = False
+        self._look_at = 0.0
+        self._seen: tuple[Database, int] | None = None
         self._writer = Writer(self.path)
 
     def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
@@ -39,7 +49,7 @@ class SqliteSource:
         with self._reading:
             entries = self._look_up(certificate.issuer, now)
         for entry in entries:
-            self._writer.note(entry)
+            self._writer.note(entry.certificate.fingerprint, entry.last_used.timestamp())
         return [Found(entry.certificate, entry.origin, cache=self.name) for entry in entries]
 
     async def fetch_issuers(
@@ -52,6 +62,12 @@ class SqliteSource:
 
     def keep(self, found: Sequence[Found]) -> None:
         now = datetime.datetime.now(datetime.UTC)
+        with self._reading:
+            self._notice_changes()
+            for item in found:
+                fingerprint = item.certificate.fingerprint
+                if not self._writer.has_noted(fingerprint) and (used := self._used(fingerprint)):
+                    self._writer.note(fingerprint, used)
         for item in found:
             self._writer.put(Entry(item.certificate, item.origin, now, now))
 
@@ -63,17 +79,48 @@ class SqliteSource:
         self._writer.close()
 
     def _look_up(self, subject: bytes, now: datetime.datetime) -> list[Entry]:
+        entries: list[Entry] = []
+        with self._examined():
+            if database := self._current():
+                entries = database.issuers(subject, now.timestamp())
+        return entries
+
+    def _used(self, fingerprint: bytes) -> float:
+        used = 0.0
+        with self._examined():
+            if self._database:
+                used = self._database.last_use(fingerprint)
+        return used
+
+    def _notice_changes(self) -> None:
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        seen = None
+        with self._examined():
+            if database := self._current():
+                seen = (database, database.version())
+        if seen is None or seen != self._seen:
+            self._seen = seen
+            self._writer.forget()
+
+    def _current(self) -> Database | None:
+        """The file that has the name now, if there is one and it may be tried."""
+        if self._database and not self._database.current:
+            self._close_file()
+        if self._database is None and not self._closed and not self._writer.resting:
+            self._database = open_to_read(self.path)
+        return self._database
+
+    @contextlib.contextmanager
+    def _examined(self) -> Iterator[None]:
+        """Has the writer look at a fault, which ends the block."""
         try:
-            if self._database and not self._database.current:
-                self._close_file()
-            if self._database is None and not self._closed and not self._writer.resting:
-                self._database = open_to_read(self.path)
-            return self._database.issuers(subject, now.timestamp()) if self._database else []
+            yield
         except CacheError as fault:
             if not isinstance(fault, Locked):
                 self._close_file()
             self._writer.examine(fault)
-            return []
 
     def _close_file(self) -> None:
         if self._database:

@@ -77,6 +77,20 @@ class Database:
             ).fetchall()
         return list(_readable(rows))
 
+    def last_use(self, fingerprint: bytes) -> float:
+        """In seconds since 1970; 0 if it is not there, or that makes no sense."""
+        with explained(self.path, self.identity, ours=True):
+            row = self._connection.execute(
+                "SELECT last_used FROM certificate WHERE fingerprint = ?", (fingerprint,)
+            ).fetchone()
+        return float(row[0]) if row and isinstance(row[0], int) else 0.0
+
+    def version(self) -> int:
+        """Changes when others write to it. Says nothing of another `Database`."""
+        with explained(self.path, self.identity, ours=True):
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
     def entries(self) -> Iterator[Entry]:
         """All, in the order of their subjects.
 

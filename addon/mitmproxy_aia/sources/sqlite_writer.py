@@ -20,6 +20,7 @@ TOUCH_SECONDS = 3600
 CLOSE_SECONDS = 3.0
 MOST_PENDING = 1_000
 MOST_NOTED = 10_000
+ONLY_MEMORY = "new issuers are remembered in memory only"
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,18 @@ class Writer:
         """True while a fault has been seen and it is too early to try again."""
         return self._suspicion is not None or time.monotonic() < self._rest_until
 
-    def note(self, entry: Entry) -> None:
-        """Hears of what is in the file, which spares writing it."""
+    def note(self, fingerprint: bytes, last_used: float) -> None:
+        """Hears of what is in the file (seconds since 1970), which spares writing it."""
         with self._news:
-            self._note(entry)
+            self._note(fingerprint, last_used)
+
+    def has_noted(self, fingerprint: bytes) -> bool:
+        return fingerprint in self._noted
+
+    def forget(self) -> None:
+        """Hears that it is no longer certain what is in the file."""
+        with self._news:
+            self._noted.clear()
 
     def put(self, entry: Entry) -> None:
         """Has `entry` written, unless it is in the file with about this last use already."""
@@ -63,10 +72,11 @@ class Writer:
             known = self._noted.get(fingerprint, 0.0)
             if entry.last_used.timestamp() - known < TOUCH_SECONDS:
                 return
-            if self._closing or len(self._pending) >= MOST_PENDING:
+            if self._closing:
                 return
-            self._note(entry)
-            self._pending[fingerprint] = entry
+            if len(self._pending) < MOST_PENDING:
+                self._note(fingerprint, entry.last_used.timestamp())
+                self._pending[fingerprint] = entry
             self._wake()
 
     def examine(self, suspicion: CacheError) -> None:
@@ -84,17 +94,22 @@ class Writer:
         if thread:
             thread.join(CLOSE_SECONDS)
 
-    def _note(self, entry: Entry) -> None:
-        fingerprint = entry.certificate.fingerprint
-        self._noted[fingerprint] = entry.last_used.timestamp()
+    def _note(self, fingerprint: bytes, last_used: float) -> None:
+        self._noted[fingerprint] = last_used
         self._noted.move_to_end(fingerprint)
         if len(self._noted) > MOST_NOTED:
             self._noted.popitem(last=False)
 
     def _wake(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="aia-sqlite", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="aia-sqlite", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # too many of them: whoever comes next tries again
+                self._suspicion = None
+                self._report(f"{self._path} cannot be written: {error}; {ONLY_MEMORY}")
+                return
+            self._thread = thread
         self._news.notify()
 
     def _run(self) -> None:
@@ -128,7 +143,7 @@ class Writer:
                 self._write(batch)
         except CacheError as error:
             self._close_file()
-            self._report(f"{error}; new issuers are remembered in memory only")
+            self._report(f"{error}; {ONLY_MEMORY}")
             with self._news:
                 self._pending = batch | self._pending
                 self._suspicion = None
@@ -157,8 +172,7 @@ class Writer:
     def _begin_anew(self, damage: Damaged) -> None:
         self._close_file()
         name = set_aside(self._path, damage.identity)
-        with self._news:
-            self._noted.clear()  # it was in the old file
+        self.forget()
         if name:
             logger.warning("%s; it was set aside as %s and a new one begun", damage, name.name)
 
