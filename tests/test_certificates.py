@@ -6,7 +6,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmproxy_aia.certificates import MAX_NAME_CHARACTERS, Certificate, printable
+from mitmproxy_aia.certificates import MAX_NAME_CHARACTERS, MAX_READABLE, Certificate, printable
 from tests.lab import Issued, common_name, der
 
 ISSUER, VALIDITY, SUBJECT = 3, 4, 5
@@ -81,6 +81,9 @@ def test_unknown_kind_of_key(root: Issued, known: str, unknown: str) -> None:
         for leaf in leaves
     )
     assert first.key == Certificate(first.der).key != second.key
+    twin = root.issue("c", key=leaves[0])
+    replaced = twin.der.replace(bytes.fromhex(known), bytes.fromhex(unknown), 1)
+    assert Certificate.from_der(replaced).key == first.key
 
 
 @pytest.mark.parametrize(
@@ -288,3 +291,14 @@ def test_any_bytes(data: bytes) -> None:
     """Bytes are a certificate or a ValueError, and nothing else."""
     with pytest.raises(ValueError, match=r"."):
         Certificate.from_der(data)
+
+
+def test_certificate_that_is_too_large(root: Issued) -> None:
+    """Its extensions are not read: other connections would have to wait."""
+    large = parsed(root.issue(hosts=[f"host-{number}.example" for number in range(2_000)]))
+    assert len(large.der) > MAX_READABLE
+    assert not large.extensions_readable
+    assert large.authority_key_identifier is None
+    small = parsed(root.issue(hosts=[f"host-{number}.example" for number in range(1_000)]))
+    assert small.extensions_readable
+    assert small.authority_key_identifier is not None

@@ -187,3 +187,23 @@ def test_time_limit_is_asked_for_each_download(ca: CaIssuersServer, root: Issued
             await downloader(ca.hang("/in-time"), HERE)
 
     asyncio.run(get_both())
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.%31",
+        "127.0.0.1%2e",
+        "127.0.0.1..",
+        "localhost..",
+        "127.0.0.1%00.example",
+        "localhost,x.example",
+        "a b.example",
+    ],
+)
+def test_host_that_others_may_read_as_an_address(host: str) -> None:
+    """It is not looked up, and not sent to a proxy that may decode it."""
+    assert why_not(f"http://{host}/x.der") in (
+        "names a host that is no name",
+        f"is not a URL that can be fetched (Invalid IDNA hostname: {host!r})",
+    )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.rejections import rejected, rejected_in
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
 
 LEVEL_3 = """
@@ -116,6 +118,53 @@ def test_ca_that_the_trust_file_rejects(
     lower = rejected.issue("Lower", ca=True, aia=[ca.serve(f"/{number}/offered", offered.der)])
     leaf = lower.issue(aia=[ca.serve(f"/{number}/lower", lower.der)])
     assert_rejected(trusted, tmp_path, leaf, lower, offered)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_rejected_behind_a_twin(
+    root: Issued, ca: CaIssuersServer, tmp_path: Path, folder: bool
+) -> None:
+    """The trust file has another certificate of the rejected CA, too, and before it: OpenSSL
+    would never meet the rejection. In a file, and in a folder made by openssl-rehash(1)."""
+    other = authority("Other").issue("Rejected", ca=True)
+    rejected = root.issue("Rejected", ca=True, key=other)
+    url = ca.serve(f"/behind-a-twin/{folder}", rejected.der)
+    leaf = rejected.issue(aia=[url])
+    setting = with_trust_setting(rejected, "-addreject", tmp_path)
+    trust = tmp_path / "trust"
+    if folder:
+        trust.mkdir()
+        for number, data in enumerate((root.pem, other.pem, setting)):
+            (trust / f"{number}.pem").write_bytes(data)
+        subprocess.run(["openssl", "rehash", str(trust)], check=True, capture_output=True)
+        options = {"ssl_verify_upstream_trusted_confdir": str(trust)}
+    else:
+        trust.write_bytes(root.pem + other.pem + setting)
+        options = {"ssl_verify_upstream_trusted_ca": str(trust)}
+    with (
+        TlsServer(leaf) as leaf_only,
+        TlsServer(leaf, rejected) as complete,
+        Proxy(options=options) as proxy,
+    ):
+        for reply in answers(proxy, leaf_only, complete):
+            assert reply.status == 502
+            assert reply.error_text.startswith("Certificate verify failed: certificate rejected")
+
+
+def test_what_a_trust_file_rejects(root: Issued, tmp_path: Path) -> None:
+    """For TLS servers or for everything, and nothing else; damaged blocks are passed over."""
+    cases = {
+        ("-addreject", "serverAuth"): True,
+        ("-addreject", "anyExtendedKeyUsage"): True,
+        ("-addreject", "emailProtection"): False,
+        ("-addtrust", "serverAuth"): False,
+    }
+    for (setting, purpose), expected in cases.items():
+        data = with_trust_setting(root, setting, tmp_path, purpose)
+        identities = [Certificate(root.der).identity] if expected else []
+        damaged = b"-----BEGIN TRUSTED CERTIFICATE-----\nMA==\n-----END TRUSTED CERTIFICATE-----\n"
+        assert [*rejected(damaged + root.pem + data)] == identities
+    assert rejected_in(None, "", str(tmp_path / "missing")) == frozenset()
 
 
 def assert_rejected(trusted: bytes, folder: Path, *chain: Issued) -> None:

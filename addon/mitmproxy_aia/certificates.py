@@ -14,13 +14,16 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509 import Name
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 MAX_NAME_CHARACTERS = 200
+MAX_READABLE = 32 * 1024
+"""Bytes of a certificate whose extensions are read: beyond that it could take tens of
+milliseconds, which other connections would have to wait."""
 MAX_NAME_BYTES = 4_096
 """A name may fill a whole certificate, and takes a hundred times as long to read as others."""
 
@@ -91,13 +94,16 @@ class Certificate:
         return _read_name(self._names[1], lambda: self.x509.subject)
 
     @cached_property
+    def _fields(self) -> list[bytes]:
+        """Of the TBSCertificate, in DER, from the serial number on (RFC 5280 section 4.1)."""
+        fields = der_elements(der_content(der_content(self.der)))
+        # The version is absent in certificates of version 1.
+        return fields[1:] if fields[0][0] == _VERSION else fields
+
+    @property
     def _names(self) -> tuple[bytes, bytes]:
-        """Issuer and subject, in DER (RFC 5280 section 4.1)."""
-        fields = _elements(_content(_content(self.der)))
-        if fields[0][0] == _VERSION:
-            fields = fields[1:]  # absent in certificates of version 1
-        _, _, issuer, _, subject = fields[:5]
-        return issuer, subject
+        """Issuer and subject, in DER."""
+        return self._fields[2], self._fields[4]
 
     @property
     def self_issued(self) -> bool:
@@ -105,15 +111,8 @@ class Certificate:
 
     @cached_property
     def key(self) -> bytes:
-        """The subject's public key (SHA-256 of its SubjectPublicKeyInfo, or of what stands
-        in its place when the key is of a kind that `cryptography` does not know)."""
-        try:
-            spki = self.x509.public_key().public_bytes(
-                Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-            )
-        except (UnsupportedAlgorithm, ValueError):
-            spki = self.der
-        return hashlib.sha256(spki).digest()
+        """SHA-256 of the SubjectPublicKeyInfo, in DER."""
+        return hashlib.sha256(self._fields[5]).digest()
 
     @cached_property
     def identity(self) -> tuple[bytes, bytes]:
@@ -188,7 +187,10 @@ class Certificate:
 
     @property
     def extensions_readable(self) -> bool:
-        """False if one of them is damaged: `cryptography` then reads none at all."""
+        """False if one of them is damaged (`cryptography` then reads none at all), or if the
+        certificate is too large."""
+        if len(self.der) > MAX_READABLE:
+            return False
         try:
             _ = self.x509.extensions
         except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
@@ -196,6 +198,8 @@ class Certificate:
         return True
 
     def _extension(self, kind: type[_Extension]) -> _Extension | None:
+        if len(self.der) > MAX_READABLE:
+            return None
         try:
             return self.x509.extensions.get_extension_for_class(kind).value
         except (
@@ -320,7 +324,7 @@ def _unreadable(name: bytes) -> str:
     return f"(a name of {len(name)} bytes that cannot be read)"
 
 
-def _elements(data: bytes) -> list[bytes]:
+def der_elements(data: bytes) -> list[bytes]:
     """The DER elements that follow each other in `data`. Raises ValueError."""
     elements = []
     while data:
@@ -330,7 +334,7 @@ def _elements(data: bytes) -> list[bytes]:
     return elements
 
 
-def _content(element: bytes) -> bytes:
+def der_content(element: bytes) -> bytes:
     start, end = _header(element)
     return element[start:end]
 

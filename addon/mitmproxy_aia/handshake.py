@@ -25,6 +25,7 @@ from OpenSSL import SSL, crypto
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.errors import curable
+from mitmproxy_aia.rejections import rejected_in
 from mitmproxy_aia.verification import Fault, Verifier
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,11 @@ def watch(
             level = security_level(
                 data.conn.cipher_list, data.context.options.tls_version_server_min
             )
-            watch = _Watch(candidate, data.ssl_conn, level, begin, conclude, learn, audit)
+            trust = (
+                data.context.options.ssl_verify_upstream_trusted_ca,
+                data.context.options.ssl_verify_upstream_trusted_confdir,
+            )
+            watch = _Watch(candidate, data.ssl_conn, level, trust, begin, conclude, learn, audit)
             watch.start()
             return True
     return False
@@ -103,6 +108,7 @@ class _Watch:
         layer: tls_layers.ServerTLSLayer,
         ssl_connection: SSL.Connection,
         security_level: int | None,
+        trust: tuple[str | None, str | None],
         begin: Begin,
         conclude: Conclude,
         learn: Learn | None,
@@ -111,6 +117,7 @@ class _Watch:
         self._layer = layer
         self._connection = ssl_connection
         self._security_level = security_level
+        self._trust = trust
         self._begin = begin
         self._conclude = conclude
         self._learn = learn
@@ -177,7 +184,9 @@ class _Watch:
         outcome: Outcome | None = None
         error = self._forgiven[0].text
         try:
-            verifier = Verifier.for_connection(self._connection, self._security_level)
+            verifier = Verifier.for_connection(
+                self._connection, self._security_level, rejected_in(*self._trust)
+            )
             try:
                 completion = self._begin(_presented(self._connection), verifier)
             except ValueError as unreadable:

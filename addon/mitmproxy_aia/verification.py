@@ -98,7 +98,8 @@ class Verifier:
     X509_VERIFY_PARAM with what the connection asks (host name, flags), or None. `owner` is
     kept alive as long as the verifier, since the two before belong to it.
     `security_level` is OpenSSL's, 0 to 5 (SSL_CTX_set_security_level(3)); None is the one
-    that OpenSSL takes from its configuration (2, unless openssl.cnf has another).
+    that OpenSSL takes from its configuration (2, unless openssl.cnf has another). `rejected`
+    are CAs (`Certificate.identity`) of which the owner of the trust store wants to know nothing.
     """
 
     def __init__(
@@ -108,7 +109,9 @@ class Verifier:
         parameters: Any = None,
         owner: object = None,
         security_level: int | None = None,
+        rejected: frozenset[tuple[bytes, bytes]] = frozenset(),
     ) -> None:
+        self._rejected = rejected
         self._store = store
         self._parameters = parameters
         self._owner = owner
@@ -118,7 +121,12 @@ class Verifier:
         self._steps: dict[tuple[Certificate, Certificate], Fault | None] = {}
 
     @classmethod
-    def for_connection(cls, connection: SSL.Connection, security_level: int | None) -> Verifier:
+    def for_connection(
+        cls,
+        connection: SSL.Connection,
+        security_level: int | None,
+        rejected: frozenset[tuple[bytes, bytes]] = frozenset(),
+    ) -> Verifier:
         """A verifier that asks what `connection` asks of its server."""
         store = connection.get_context().get_cert_store()
         if store is None:
@@ -128,6 +136,7 @@ class Verifier:
             parameters=_lib.SSL_get0_param(connection._ssl),
             owner=connection,
             security_level=security_level,
+            rejected=rejected,
         )
 
     @property
@@ -176,7 +185,11 @@ class Verifier:
         # The last of `above` is the anchor, be it the only one.
         verified, fault = self._check(whole, above[1:] or above)
         if fault is None:
-            return Verdict(tuple(map(_certificate, verified)), None, False)
+            good = tuple(map(_certificate, verified))
+            for depth, issuer in enumerate(good[1:], 1):
+                if issuer.identity in self._rejected:
+                    return Verdict(None, Fault.of(errors.CERT_REJECTED, depth), False)
+            return Verdict(good, None, False)
         # Is the fault in the path, or only in what the trust store has above it?
         lower = whole[: top + 1]
         _, own = self._check(lower, lower[-1:], partial=True)

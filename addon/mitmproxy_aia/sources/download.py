@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -25,6 +26,10 @@ SMALL_BODY = 4 * 1024
 """Bytes that take no time worth mentioning to parse. There may be hundreds of certificates in
 more than that, which would keep the event loop for tens of milliseconds."""
 MAX_REDIRECTS = 3
+
+# Some programs, and so perhaps a proxy that we go through, take 10.0.0.%31 or 127.0.0.1.. for
+# an address. What we judge is to be what everybody reads.
+_HOST = re.compile(rb"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
 _HEADERS = {
     # All that a download says. No cookies, no credentials, nothing about the user.
@@ -203,6 +208,8 @@ def _flaw(url: httpx.URL) -> str | None:
     """Why `url` is not one that we would ask."""
     if url.scheme != "http" or not url.host:
         return "is not an http:// URL"
+    if ":" not in url.host and not _HOST.fullmatch(url.raw_host):
+        return "names a host that is no name"
     if url.port is not None and not 0 < url.port <= 65535:
         return f"names the port {url.port}, which does not exist"
     return None

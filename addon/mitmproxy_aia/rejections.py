@@ -1,0 +1,67 @@
+"""Which CAs a trust file rejects: what `openssl x509 -trustout -addreject` has put into it.
+
+OpenSSL honours that for the certificate it happens to find first. Here it counts for the CA,
+in whatever certificate a path may have it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mitmproxy_aia.certificates import Certificate, der_content, der_elements
+
+Identity = tuple[bytes, bytes]
+"""Subject and key: `Certificate.identity`."""
+
+_TRUSTED = re.compile(
+    rb"-----BEGIN TRUSTED CERTIFICATE-----([^-]*)-----END TRUSTED CERTIFICATE-----"
+)
+_REJECT = 0xA0
+"""[0] in OpenSSL's X509_CERT_AUX (crypto/x509/x_x509a.c)."""
+_FOR_SERVERS = (
+    bytes.fromhex("06082b06010505070301"),  # serverAuth
+    bytes.fromhex("0604551d2500"),  # anyExtendedKeyUsage
+)
+
+
+def rejected_in(*places: str | None) -> frozenset[Identity]:
+    """The CAs that these trust files, and the files in these folders, reject as issuers for TLS
+    servers. What cannot be read is passed over: OpenSSL has read it, or nobody has."""
+    found: set[Identity] = set()
+    for place in filter(None, places):
+        path = Path(place).expanduser()
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found |= _rejected_in(path, status.st_mtime_ns, status.st_size)
+    return frozenset(found)
+
+
+@functools.lru_cache(maxsize=8)
+def _rejected_in(path: Path, _changed: int, _size: int) -> frozenset[Identity]:
+    found: set[Identity] = set()
+    for file in path.iterdir() if path.is_dir() else [path]:
+        with contextlib.suppress(OSError):
+            found.update(rejected(file.read_bytes()))
+    return frozenset(found)
+
+
+def rejected(data: bytes) -> Iterator[Identity]:
+    """The same of the contents of a trust file."""
+    for block in _TRUSTED.finditer(data):
+        try:
+            trusted = base64.b64decode(b"".join(block[1].split()), validate=True)
+            certificate, settings = der_elements(trusted)
+            for element in der_elements(der_content(settings)):
+                if element[0] == _REJECT and {*der_elements(der_content(element))} & {
+                    *_FOR_SERVERS
+                }:
+                    yield Certificate.from_der(certificate).identity
+        except (ValueError, IndexError):
+            continue
