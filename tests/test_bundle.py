@@ -1,5 +1,6 @@
 """Bundles: what is exported is deterministic, safe to read by anybody, and comes back."""
 
+import contextlib
 import datetime
 import errno
 import os
@@ -247,23 +248,25 @@ def test_save_replaces_a_file(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk() -> Iterator[None]:
-    """No file can become longer than a hundred bytes."""
+    """No file can become longer than a hundred bytes; not even the one that pytest's own
+    output may go to, which is why this is no fixture."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     """Untouched, nothing beside it, and an error that names it."""
     path = tmp_path / "bundle.pem"
     path.write_text("old")
-    with pytest.raises(OSError, match="cannot write") as failure:
+    with small_disk(), pytest.raises(OSError, match="cannot write") as failure:
         save(path, ["new" * 1000])
     assert str(failure.value) == f"cannot write {path} ({os.strerror(errno.EFBIG)})"
     assert path.read_text() == "old"
