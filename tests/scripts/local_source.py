@@ -12,8 +12,7 @@ class LocalSource:
     def request(self, flow: http.HTTPFlow) -> None:
         if flow.request.host != "control.test":
             return
-        # The addon makes its sources for the first incomplete chain: there must have been one.
-        sources = ctx.master.addons.get("aia")._sources
+        sources = ctx.master.addons.get("aia")._tiers.sources
         memory = next(source for source in sources if isinstance(source, MemorySource))
         certificates = read_certificates(flow.request.content or b"")
         memory.keep([Found(certificate, "the script") for certificate in certificates])
