@@ -230,7 +230,10 @@ class AiaSource:
         except DownloadError as error:
             flight.result = str(error)
             self._remember_failure(flight.key, flight.result)
-        except Exception as error:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # A panic in `cryptography` is no Exception.
             flight.result = f"failed ({printable(str(error)) or type(error).__name__})"
 
     def _landed(self, flight: _Flight, task: asyncio.Task[None]) -> None:

@@ -60,11 +60,20 @@ class Resolver:
             try:
                 found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
                 addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-            except (OSError, UnicodeError) as error:
-                failure = error if isinstance(error, OSError) else OSError(str(error))
+            except OSError as error:
+                failure = error
+            except UnicodeError as error:
+                failure = OSError(str(error))
+            except BaseException as error:
+                # Whatever it is: somebody waits for the answer, and the place is free again.
+                failure = OSError(f"{type(error).__name__} while a name was looked up")
             # The loop may be closed when a slow name server answers at last.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, addresses, failure)
 
-        threading.Thread(target=look_up, name=f"aia lookup of {host}", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name=f"aia lookup of {host}", daemon=True).start()
+        except BaseException:
+            settle(None, None)
+            raise
         return await answer
