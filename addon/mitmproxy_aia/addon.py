@@ -17,6 +17,7 @@ from mitmproxy.log import ALERT
 from mitmproxy_aia import bundle, handshake
 from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.connections import address_of, own_listeners, server_of
 from mitmproxy_aia.egress import Server
@@ -60,6 +61,8 @@ class Aia:
 
     def load(self, loader: addonmanager.Loader) -> None:
         add_options(loader)
+        if (flaw := incompatibility()) is not None:
+            logger.error(flaw)
 
     def configure(self, updated: set[str]) -> None:
         if updated & NAMES or "confdir" in updated:
@@ -85,10 +88,19 @@ class Aia:
             logger.debug("TlsConfig refused a connection")
             data.ssl_conn = None
             return
-        address, audit = address_of(data.conn), self._settings.mode == "audit"
+        try:
+            self._watch(data, data.conn)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # Only after an Exception would mitmproxy go on, with a verification of its own.
+            logger.exception("a handshake cannot be watched")
+
+    def _watch(self, data: tls.TlsData, server: connection.Server) -> None:
+        address, audit = address_of(server), self._settings.mode == "audit"
         handshake.watch(
             data,
-            functools.partial(self._begin, server_of(data.conn, self._settings.proxy)),
+            functools.partial(self._begin, server_of(server, self._settings.proxy)),
             functools.partial(self._conclude, address, audit),
             learn=self._to_learn(address),
             audit=audit,
@@ -96,7 +108,16 @@ class Aia:
 
     async def aia_complete(self, pause: handshake.Pause) -> None:
         """Handles `handshake.AiaCompleteHook`."""
-        pause.outcome = await pause.completion.complete()
+        try:
+            pause.outcome = await pause.completion.complete()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Only after an Exception would mitmproxy go on with the handshake, and so refuse it.
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise
+            logger.exception("completing a certificate chain failed")
 
     def done(self) -> None:
         self._settings = Settings(mode="off")

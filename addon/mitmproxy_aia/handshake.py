@@ -101,7 +101,8 @@ def watch(
 
 
 class _Watch:
-    """One handshake. `_forgiving` from its first byte to the verdict or the end."""
+    """One handshake. `_forgiving` from its first byte to the verdict or the end,
+    and `_driving` while the layer's own generator runs in ours."""
 
     def __init__(
         self,
@@ -125,11 +126,12 @@ class _Watch:
         self._stock = layer.receive_handshake_data
         self._forgiven: list[Fault] = []
         self._forgiving = True
+        self._driving = False
 
     def start(self) -> None:
-        self._connection.set_verify(SSL.VERIFY_PEER, self._verify_callback)
         # On the instance, so that no other connection is concerned; mypy knows classes only.
         self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign]
+        self._connection.set_verify(SSL.VERIFY_PEER, self._verify_callback)
 
     def _verify_callback(
         self, _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int
@@ -138,7 +140,8 @@ class _Watch:
         if ok:
             return True
         # A renegotiation verifies again, when nobody waits to decide any more.
-        if not self._forgiving or not curable(code, depth):
+        # If it is not us who drive the handshake, nobody is going to decide at all.
+        if not self._driving or not self._forgiving or not curable(code, depth):
             return False
         self._forgiven.append(Fault.of(code, depth))
         return True
@@ -155,10 +158,13 @@ class _Watch:
         result: tuple[bool, str | None] | None = None
         while result is None:
             command: commands.Command | None = None
+            self._driving = True
             try:
                 command = stock.send(reply)
             except StopIteration as end:
                 result = end.value
+            finally:
+                self._driving = False
             if self._forgiving and self._forgiven and not (result and result[1]):
                 failure = yield from self._decide()
                 self._forgiving = False
@@ -175,9 +181,19 @@ class _Watch:
         if result[1] and self._audit and self._forgiven:
             # OpenSSL went on after the error with which it would have ended.
             result = False, f"{_FAILED}: {self._forgiven[0].text}"
-        if result == (True, None) and not self._forgiven and self._learn is not None:
-            self._learn(_verified_intermediates(self._connection))
+        if result == (True, None) and not self._forgiven:
+            self._tell()
         return result
+
+    def _tell(self) -> None:
+        """Has the complete chain learned. Whatever comes of that, the server is verified."""
+        try:
+            if self._learn is not None:
+                self._learn(_verified_intermediates(self._connection))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            logger.exception("learning from a complete certificate chain failed")
 
     def _decide(self) -> Generator[commands.Command, Any, str | None]:
         """None if the chain was completed and verified, else the error for the client."""
@@ -198,7 +214,11 @@ class _Watch:
                 outcome = pause.outcome
             if outcome is not None:
                 self._conclude(outcome)
-        except Exception:
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # Nothing is awaited here, so that a CancelledError is an error like others; and a
+            # panic in `cryptography` is no Exception. mitmproxy would let the client wait.
             logger.exception("completing a certificate chain failed")
             outcome = None
         if self._audit:

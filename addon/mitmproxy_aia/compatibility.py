@@ -1,0 +1,236 @@
+"""Whether the installed mitmproxy and pyOpenSSL still have what this package leans on.
+
+Most of it is no public interface, and may change in any release. What is looked for is what
+`handshake` and `verification` would otherwise miss in the middle of a connection. It is looked
+up by name, so that a name which is gone is a reason and no traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from mitmproxy_aia import __version__
+
+_LAYERS = "mitmproxy.proxy.layers.tls"
+_GENERATORS: Mapping[str, tuple[str, ...]] = {
+    "receive_handshake_data": ("data",),
+    "receive_data": ("data",),
+    "send_data": ("data",),
+    "tls_interact": (),
+}
+"""What is replaced on a ServerTLSLayer: generator functions with these parameters."""
+_OF_A_SERVER = (
+    *("address", "sni", "peername", "via", "cipher_list", "state"),
+    *("timestamp_tls_setup", "certificate_list", "alpn", "cipher", "tls_version"),
+)
+_OPTIONS = (
+    *("confdir", "ssl_insecure", "upstream_auth", "tls_version_server_min"),
+    *("ssl_verify_upstream_trusted_ca", "ssl_verify_upstream_trusted_confdir"),
+)
+_OF_A_CONNECTION = (
+    *("set_verify", "get_context", "get_peer_cert_chain", "get_verified_chain", "_ssl"),
+)
+OPENSSL = (
+    *("ERR_clear_error", "SSL_CTX_use_certificate", "SSL_get0_param", "X509_PURPOSE_SSL_SERVER"),
+    *("X509_STORE_CTX_free", "X509_STORE_CTX_get1_chain", "X509_STORE_CTX_get_error"),
+    *("X509_STORE_CTX_get_error_depth", "X509_STORE_CTX_init", "X509_STORE_CTX_new"),
+    *("X509_STORE_set1_param", "X509_STORE_set_purpose", "X509_V_OK", "X509_verify_cert"),
+    *("X509_verify_cert_error_string", "sk_X509_free", "sk_X509_num", "sk_X509_value"),
+)
+"""What `verification` takes of pyOpenSSL's bindings."""
+
+_HELP = "use a mitmproxy that it was tested with, or a newer mitmproxy-aia"
+
+
+class _Lacking(Exception):
+    """What is not as it was; words to follow the package's name."""
+
+
+def incompatibility() -> str | None:
+    """One line that says what is not as this package needs it, or None. Changes nothing."""
+    for package, check in _CHECKS:
+        try:
+            check()
+        except Exception as error:
+            lacking = isinstance(error, _Lacking)
+            # What the check itself could not even do is a change as well.
+            what = str(error) if lacking else f"fails: {type(error).__name__}: {error}"
+            version = _version(package)
+            line = f"mitmproxy-aia {__version__} cannot work with {package} {version}: {what}"
+            return " ".join(f"{line}; {_HELP}".split())
+    return None
+
+
+def _version(package: str) -> str:
+    module, name = {
+        "mitmproxy": ("mitmproxy.version", "VERSION"),
+        "pyOpenSSL": ("OpenSSL", "__version__"),
+    }[package]
+    try:
+        return str(getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError):
+        return "(of unknown version)"
+
+
+def _get(module: str, path: str) -> Any:
+    """What `path` (`Class.method`) names in `module`."""
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError:
+        raise _Lacking(f"it has no module {module}") from None
+    return _part(found, path, module)
+
+
+def _part(found: Any, path: str, where: str) -> Any:
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise _Lacking(f"{where} has no {path}")
+        found = getattr(found, name)
+    return found
+
+
+def _takes(function: Any, number: int, what: str) -> None:
+    """That `function` can be called with `number` arguments."""
+    try:
+        inspect.signature(function).bind(*range(number))
+    except (TypeError, ValueError):
+        raise _Lacking(f"{what} takes other arguments") from None
+
+
+def _layer_methods() -> None:
+    for name, parameters in _GENERATORS.items():
+        what = f"ServerTLSLayer.{name}"
+        method = _get(_LAYERS, what)
+        if not inspect.isgeneratorfunction(method):
+            raise _Lacking(f"{what} is no generator function")
+        _takes(method, 1 + len(parameters), what)
+
+
+def _layer_of(on_data: Callable[[bytes], Any]) -> tuple[Any, Any]:
+    """A ServerTLSLayer on a connection that is open, whose `receive_handshake_data` is
+    `on_data`; and its context."""
+    make_connection = _get("mitmproxy.connection", "Server")
+    opened = _get("mitmproxy.connection", "ConnectionState.OPEN")
+    address = ("127.0.0.1", 443)
+    client = _get("mitmproxy.connection", "Client")(
+        peername=address, sockname=address, timestamp_start=0
+    )
+    context = _get("mitmproxy.proxy.context", "Context")(client, SimpleNamespace())
+    context.server = server = make_connection(address=address)
+    server.state = opened
+    for name in _OF_A_SERVER:
+        _part(server, name, "mitmproxy.connection.Server")
+    layer = _get(_LAYERS, "ServerTLSLayer")(context, server)
+    _part(layer, "tls", "ServerTLSLayer")
+    if _part(layer, "conn", "ServerTLSLayer") is not server:
+        raise _Lacking("ServerTLSLayer.conn is not the connection")
+    if not any(each is layer for each in _part(context, "layers", "Context")):
+        raise _Lacking("a ServerTLSLayer is not in Context.layers")
+    layer.receive_handshake_data = on_data
+    return layer, context
+
+
+def _layer_at_work() -> None:
+    """The layer calls what is put in the place of its `receive_handshake_data`, with all that
+    the server says, and believes its result. If it did not, nobody would judge."""
+    got: list[bytes] = []
+
+    def receive_handshake_data(data: bytes) -> Any:
+        got.append(data)
+        yield from ()
+        return False, "probe" if data else None
+
+    layer, context = _layer_of(receive_handshake_data)
+    ssl_connection = object()
+
+    def feed(event: str, *arguments: Any) -> list[str]:
+        """The names of the commands that follow. Those that wait for an answer get one."""
+        seen = []
+        for command in [*layer.handle_event(_get("mitmproxy.proxy.events", event)(*arguments))]:
+            seen.append(type(command).__name__)
+            if seen[-1] == "TlsStartServerHook":
+                _fill(command.data, context.server, ssl_connection)
+            if seen[-1].endswith("Hook"):
+                seen += feed("HookCompleted", command)
+        return seen
+
+    feed("Start")
+    if layer.tls is not ssl_connection:
+        raise _Lacking("ServerTLSLayer.tls is not what tls_start_server has given")
+    end = feed("DataReceived", context.server, b"server")
+    if got != [b"", b"server"]:
+        raise _Lacking("a ServerTLSLayer does not call its receive_handshake_data")
+    if "TlsFailedServerHook" not in end or "CloseConnection" not in end:
+        raise _Lacking("a ServerTLSLayer goes on when its receive_handshake_data has failed")
+
+
+def _fill(data: Any, server: Any, ssl_connection: object) -> None:
+    """What a handler of tls_start_server does."""
+    for name in "conn", "context", "ssl_conn":
+        _part(data, name, "TlsData")
+    if data.ssl_conn is not None or data.conn is not server:
+        raise _Lacking("tls_start_server is called with other data")
+    data.ssl_conn = ssl_connection
+
+
+def _hook() -> None:
+    hook = _get("mitmproxy_aia.handshake", "AiaCompleteHook")
+    start_hook = _get("mitmproxy.proxy.commands", "StartHook")
+    made = hook("pause")
+    if not isinstance(made, start_hook) or made.name != "aia_complete" or made.blocking is not True:
+        raise _Lacking("a StartHook is not named, or does not wait, as it did")
+    if made.args() != ["pause"]:
+        raise _Lacking("a StartHook's handler gets other arguments")
+
+
+def _addons() -> None:
+    tlsconfig = "mitmproxy.addons.tlsconfig"
+    _takes(_get(tlsconfig, "TlsConfig.tls_start_server"), 2, "TlsConfig.tls_start_server")
+    _takes(_get("mitmproxy.addons.proxyserver", "Proxyserver.listen_addrs"), 1, "listen_addrs")
+    options = _get("mitmproxy.options", "Options")()
+    known = set(options.keys())
+    loader = SimpleNamespace(
+        add_option=lambda name, *_, **__: known.add(name), add_command=lambda *_: None
+    )
+    for module, name in (
+        (tlsconfig, "TlsConfig"),
+        ("mitmproxy.addons.upstream_auth", "UpstreamAuth"),
+    ):
+        _get(module, name)().load(loader)
+    for name in _OPTIONS:
+        if name not in known:
+            raise _Lacking(f"it has no option {name}")
+
+
+def _openssl() -> None:
+    for name in OPENSSL:
+        _get("OpenSSL.SSL", f"_lib.{name}")
+    for name in "gc", "string", "NULL":
+        _get("OpenSSL.SSL", f"_ffi.{name}")
+    _get("OpenSSL.SSL", "_raise_current_error")
+    _get("OpenSSL.crypto", "X509._from_raw_x509_ptr")
+    _get("OpenSSL.crypto", "X509StoreFlags.PARTIAL_CHAIN")
+    method = _get("OpenSSL.SSL", "TLS_METHOD")
+    context = _get("OpenSSL.SSL", "Context")(method)
+    _part(context, "_context", "SSL.Context")
+    connection = _get("OpenSSL.SSL", "Connection")(context)
+    for name in _OF_A_CONNECTION:
+        _part(connection, name, "SSL.Connection")
+    store, certificate = context.get_cert_store(), _get("OpenSSL.crypto", "X509")()
+    _part(store, "_store", "X509Store")
+    _part(certificate, "_x509", "X509")
+    made = _get("OpenSSL.crypto", "X509StoreContext")(store, certificate, [])
+    _part(made, "_chain", "X509StoreContext")
+
+
+_CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
+    ("mitmproxy", _layer_methods),
+    ("mitmproxy", _layer_at_work),
+    ("mitmproxy", _hook),
+    ("mitmproxy", _addons),
+    ("pyOpenSSL", _openssl),
+)
