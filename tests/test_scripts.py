@@ -68,7 +68,7 @@ def start(
     )
 
 
-@pytest.mark.parametrize("name", ["run", "test", "check", "demo", "fuzz", "../.ci/run"])
+@pytest.mark.parametrize("name", ["run", "test", "check", "demo", "fuzz", "soak", "../.ci/run"])
 def test_can_be_started(name: str) -> None:
     """A clone has the scripts with their executable bit."""
     assert (SCRIPTS / name).stat().st_mode & stat.S_IXUSR

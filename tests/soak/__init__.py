@@ -1,0 +1,1 @@
+"""A long run of one mitmdump among hundreds of servers, good and bad: see `scripts/soak`."""
