@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,23 @@ _ssl: Any = SSL
 Patch = pytest.MonkeyPatch
 
 
+def _itself(target: Any) -> Any:
+    """`OpenSSL.crypto` stands before the module of that name, and pytest would not undo what it
+    has patched there."""
+    return vars(target).get("_module", target) if isinstance(target, types.ModuleType) else target
+
+
 def test_compatible() -> None:
     """Nothing is lacking in what the tests run with, however often it is looked at."""
     assert [incompatibility() for _ in range(3)] == [None] * 3
 
 
 def gone(target: Any, name: str) -> Callable[[Patch], None]:
-    return lambda patch: patch.delattr(target, name)
+    return lambda patch: patch.delattr(_itself(target), name)
 
 
 def other(target: Any, name: str, value: object) -> Callable[[Patch], None]:
-    return lambda patch: patch.setattr(target, name, value)
+    return lambda patch: patch.setattr(_itself(target), name, value)
 
 
 def generator(*_: object) -> Any:
