@@ -227,7 +227,7 @@ def test_a_file_dropped_into_a_folder(
             content = pkcs7_ber(issuer) if suffix == "p7c" else issuer.der
             (folder / f"x.{suffix}").write_bytes(content)
             assert world.get(server.url()).status == 200
-            assert f"in {folder / f'x.{suffix}'}" in proxy.log
+            proxy.wait_for(re.escape(f"in {folder / f'x.{suffix}'}"))
             (folder / f"x.{suffix}").unlink()
             # It is not remembered elsewhere, either.
             wait_until(lambda: world.get(server.url()).status == 502)

@@ -1,6 +1,7 @@
 """The sources in force: which are asked, in what order, and what becomes of the old ones."""
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_the_old_cache_is_closed(ca: Issued, tmp_path: Path) -> None:
         old = tiers.sources[2]
         tiers.set(tmp_path / "two", ())
         assert old.known_issuers(Certificate(ca.issue().der)) == []
-        with sqlite3.connect(tmp_path / "one") as database:
+        with contextlib.closing(sqlite3.connect(tmp_path / "one")) as database:
             tables = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'")
             assert tables.fetchone()[0] > 0
         tiers.close()
