@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -272,6 +273,8 @@ def test_demo_cleans_up_when_it_is_ended(
         assert process.stdout
         while "mitmproxy as it is" not in process.stdout.readline():
             assert process.poll() is None
+        # In the instant in which a process is being started it is in nobody's hands yet.
+        time.sleep(0.3)
         process.send_signal(number)
         # Ends with the last process that holds the pipe or a folder in TMPDIR.
         process.communicate(timeout=30)
