@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509 import Name
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
+from mitmproxy_aia.der import content, elements
+
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 MAX_NAME_CHARACTERS = 200
@@ -96,7 +98,7 @@ class Certificate:
     @cached_property
     def _fields(self) -> list[bytes]:
         """Of the TBSCertificate, in DER, from the serial number on (RFC 5280 section 4.1)."""
-        fields = der_elements(der_content(der_content(self.der)))
+        fields = elements(content(content(self.der)))
         # The version is absent in certificates of version 1.
         return fields[1:] if fields[0][0] == _VERSION else fields
 
@@ -322,34 +324,6 @@ def _full_name(der: bytes, read: Callable[[], Name]) -> str:
 
 def _unreadable(name: bytes) -> str:
     return f"(a name of {len(name)} bytes that cannot be read)"
-
-
-def der_elements(data: bytes) -> list[bytes]:
-    """The DER elements that follow each other in `data`. Raises ValueError."""
-    elements = []
-    while data:
-        end = _header(data)[1]
-        elements.append(data[:end])
-        data = data[end:]
-    return elements
-
-
-def der_content(element: bytes) -> bytes:
-    start, end = _header(element)
-    return element[start:end]
-
-
-def _header(element: bytes) -> tuple[int, int]:
-    """Where the content of a DER element begins and ends."""
-    if len(element) < 2:
-        raise ValueError("is cut off")
-    start, length = 2, element[1]
-    if length & 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(element[2:start])
-    if start + length > len(element):
-        raise ValueError("is cut off")
-    return start, start + length
 
 
 def printable(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:

@@ -130,7 +130,7 @@ class _Watch:
 
     def start(self) -> None:
         # On the instance, so that no other connection is concerned; mypy knows classes only.
-        self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign]
+        self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign] # this layer only
         self._connection.set_verify(SSL.VERIFY_PEER, self._verify_callback)
 
     def _verify_callback(
@@ -264,9 +264,9 @@ def _seal(layer: tls_layers.ServerTLSLayer) -> None:
         yield from ()
 
     # On the instance again; mypy knows classes only.
-    layer.receive_data = nothing  # type: ignore[method-assign]
-    layer.send_data = nothing  # type: ignore[method-assign]
-    layer.tls_interact = nothing  # type: ignore[method-assign]
+    layer.receive_data = nothing  # type: ignore[method-assign] # this layer only
+    layer.send_data = nothing  # type: ignore[method-assign] # this layer only
+    layer.tls_interact = nothing  # type: ignore[method-assign] # this layer only
 
 
 def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | None:

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mitmproxy_aia.certificates import Certificate, der_content, der_elements
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.der import content, elements
 
 Identity = tuple[bytes, bytes]
 """Subject and key: `Certificate.identity`."""
@@ -57,11 +58,9 @@ def rejected(data: bytes) -> Iterator[Identity]:
     for block in _TRUSTED.finditer(data):
         try:
             trusted = base64.b64decode(b"".join(block[1].split()), validate=True)
-            certificate, settings = der_elements(trusted)
-            for element in der_elements(der_content(settings)):
-                if element[0] == _REJECT and {*der_elements(der_content(element))} & {
-                    *_FOR_SERVERS
-                }:
+            certificate, settings = elements(trusted)
+            for element in elements(content(settings)):
+                if element[0] == _REJECT and {*elements(content(element))} & {*_FOR_SERVERS}:
                     yield Certificate.from_der(certificate).identity
         except (ValueError, IndexError):
             continue

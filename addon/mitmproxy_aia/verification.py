@@ -31,8 +31,8 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.paths import Path
 
 # pyOpenSSL's own bindings: not part of its typed interface, and nothing else has these calls.
-_lib: Any = SSL._lib  # type: ignore[attr-defined]
-_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+_lib: Any = SSL._lib  # type: ignore[attr-defined] # has no types
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined] # has no types
 
 # OpenSSL's names for what it finds at depth 0 and for the same fault further up.
 _OTHER_ABOVE_THE_LEAF = {

@@ -17,7 +17,7 @@ from tests.differential.pki import Built, Edge, Pki
 from tests.lab import Issued
 
 # Not part of pyOpenSSL's typed interface.
-_lib: Any = SSL._lib  # type: ignore[attr-defined]
+_lib: Any = SSL._lib  # type: ignore[attr-defined] # has no types
 
 MAX_STEPS = 2_000
 """Paths looked at. In the few PKIs with more, those are the longest and no better."""

@@ -129,8 +129,8 @@ def egress(data: bytes) -> None:
     url = _url(choices)
     wire = _Wire(choices)
     downloader = Downloader(lambda: 10.0, lambda: policy, lambda: _OWN)
-    downloader._resolve = _Names(choices)  # type: ignore[assignment]
-    downloader._transports._direct = wire  # type: ignore[assignment]
+    downloader._resolve = _Names(choices)  # type: ignore[assignment] # stands in
+    downloader._transports._direct = wire  # type: ignore[assignment] # stands in
     reason = asyncio.run(_download(downloader, url, server))
     one_line(reason)
     promise(len(wire.connections) <= 4 * (MAX_REDIRECTS + 1), "too many connections")

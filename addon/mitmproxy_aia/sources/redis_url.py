@@ -106,7 +106,7 @@ def _database(parts: SplitResult) -> str:
 def redis_library() -> None:
     """Raises CacheError if redis-py is not installed."""
     try:
-        import redis  # noqa: F401
+        import redis  # noqa: F401 -- only whether it is there
     except ImportError:
         raise CacheError(
             "a Redis cache needs the Python library redis: pip install 'mitmproxy-aia[redis]'"

@@ -201,7 +201,7 @@ def _alone(path: Path, patience: float) -> Iterator[None]:
         while not _try_lock(folder):
             if time.monotonic() >= deadline:
                 raise Locked(f"{path} is locked by another process")
-            time.sleep(0.01)
+            time.sleep(0.01)  # in the writer's thread or the command line: flock cannot time out
         yield
     finally:
         os.close(folder)
