@@ -17,7 +17,7 @@ from mitmproxy.proxy import commands, tunnel
 from mitmproxy.proxy.layers import tls as layers
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import compatibility, verification
+from mitmproxy_aia import compatibility, openssl, selftest
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.handshake import _SET_BY_A_HANDSHAKE, AiaCompleteHook
 from tests.lab import Issued, authority
@@ -32,10 +32,13 @@ _ssl: Any = SSL
 Patch = pytest.MonkeyPatch
 
 
-def _itself(target: Any) -> Any:
-    """`OpenSSL.crypto` stands before the module of that name, and pytest would not undo what it
-    has patched there."""
-    return vars(target).get("_module", target) if isinstance(target, types.ModuleType) else target
+def _itself(target: Any, name: str, patch: Patch) -> Any:
+    """`OpenSSL.crypto` stands before the module of that name. It may have kept what it has got
+    from there, and pytest would not undo what it has patched in front."""
+    if not isinstance(target, types.ModuleType) or "_module" not in vars(target):
+        return target
+    patch.delitem(vars(target), name, raising=False)
+    return vars(target)["_module"]
 
 
 def test_compatible() -> None:
@@ -44,11 +47,11 @@ def test_compatible() -> None:
 
 
 def gone(target: Any, name: str) -> Callable[[Patch], None]:
-    return lambda patch: patch.delattr(_itself(target), name)
+    return lambda patch: patch.delattr(_itself(target, name, patch), name)
 
 
 def other(target: Any, name: str, value: object) -> Callable[[Patch], None]:
-    return lambda patch: patch.setattr(_itself(target), name, value)
+    return lambda patch: patch.setattr(_itself(target, name, patch), name, value)
 
 
 def generator(*_: object) -> Any:
@@ -202,14 +205,13 @@ def test_changed_bindings(name: str, monkeypatch: Patch) -> None:
 
 
 def test_all_bindings_are_looked_for() -> None:
-    """What `verification` takes of OpenSSL's library, and nothing else."""
-    text = Path(verification.__file__).read_text(encoding="utf-8")
+    """What `openssl` takes of OpenSSL's library, and nothing else."""
+    text = Path(openssl.__file__).read_text(encoding="utf-8")
     assert set(re.findall(r"_lib\.(\w+)", text)) == set(compatibility.OPENSSL)
 
 
 PYOPENSSL: dict[str, Callable[[Patch], None]] = {
     "has no _ffi.gc": other(SSL, "_ffi", object()),
-    "has no _raise_current_error": gone(SSL, "_raise_current_error"),
     "has no X509._from_raw_x509_ptr": gone(crypto.X509, "_from_raw_x509_ptr"),
     "has no X509StoreFlags.PARTIAL_CHAIN": gone(crypto, "X509StoreFlags"),
     "SSL.Connection has no get_verified_chain": gone(SSL.Connection, "get_verified_chain"),
@@ -227,6 +229,39 @@ def test_changed_pyopenssl(what: str, monkeypatch: Patch) -> None:
     line = incompatibility() or ""
     assert f"cannot work with pyOpenSSL {OpenSSL.__version__}: " in line
     assert what in line
+
+
+def believes_everything(store: object, chain: list[Any], level: object) -> Any:
+    return chain, None
+
+
+def ignores_the_security_level(store: Any, chain: list[Any], level: object) -> Any:
+    return openssl.verify(store, chain)
+
+
+def refuses_everything(store: object, chain: list[Any], level: object) -> Any:
+    return chain, openssl.Fault.of(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("rehearse", "said"),
+    [
+        (believes_everything, 'says "ok" of a chain at security level 4, and should say "CA sig'),
+        (
+            ignores_the_security_level,
+            'says "ok" of a chain at security level 4, and should say "CA',
+        ),
+        (refuses_everything, 'of a chain at security level 3, and should say "ok"'),
+    ],
+)
+def test_wrong_verdicts(
+    rehearse: Callable[[Any, list[Any], object], Any], said: str, monkeypatch: Patch
+) -> None:
+    """An OpenSSL that does not say any more what is wrong with a chain, or that it is good."""
+    monkeypatch.setattr(selftest, "rehearse", rehearse)
+    line = incompatibility() or ""
+    assert f"cannot work with pyOpenSSL {OpenSSL.__version__}: OpenSSL says " in line
+    assert said in line
 
 
 def test_module_that_is_gone(monkeypatch: Patch) -> None:

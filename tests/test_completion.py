@@ -15,9 +15,10 @@ from mitmproxy_aia import errors
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import MAX_PATH_LENGTH, Path
 from mitmproxy_aia.sources import Attempt, Budget, Found
-from mitmproxy_aia.verification import Fault, Verdict, Verifier
+from mitmproxy_aia.verification import Verdict, Verifier
 from tests.lab import Issued, Options, authority
 
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)

@@ -17,7 +17,7 @@ from OpenSSL import SSL, crypto
 
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.errors import curable
-from mitmproxy_aia.verification import error_text
+from mitmproxy_aia.openssl import error_text
 from tests.differential import brute_force
 from tests.differential.pki import CA_FAULTS, CA_LIMITS, LEAF_FAULTS, Built, Edge, Entity, Pki
 from tests.differential.strategies import pkis

@@ -11,7 +11,7 @@ from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import errors
 from mitmproxy_aia.errors import curable
-from mitmproxy_aia.verification import error_text
+from mitmproxy_aia.openssl import error_text
 from tests.differential.brute_force import shake_hands
 from tests.faulty_chains import (
     FUTURE,

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import errors, verification
+from mitmproxy_aia import errors, openssl
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.verification import Fault, Verifier
+from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, authority
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -170,7 +171,7 @@ def test_bad_leaf(root: Issued, fault: str) -> None:
     assert verdict.verified is None
     assert verdict.fault is not None
     assert (verdict.fault.code, verdict.fault.depth) == (code, 0)
-    assert verdict.fault.text == verification.error_text(code)
+    assert verdict.fault.text == openssl.error_text(code)
 
 
 BAD_INTERMEDIATES: dict[str, tuple[dict[str, Any], int]] = {
@@ -346,7 +347,7 @@ def test_error_codes_are_those_of_openssl() -> None:
     }
     known = {name: getattr(_lib, f"X509_V_ERR_{name}", value) for name, value in ours.items()}
     assert ours == known
-    assert all(verification.error_text(value) for value in ours.values())
+    assert all(openssl.error_text(value) for value in ours.values())
 
 
 def test_no_store() -> None:
@@ -367,7 +368,7 @@ def test_no_store() -> None:
 def test_parameter_that_openssl_refuses() -> None:
     """Without a parameter the question would be another one: no verdict at all."""
     with pytest.raises(RuntimeError, match="refused a verification parameter"):
-        verification._assert(0)
+        openssl._assert(0)
     assert _lib.ERR_peek_error() == 0
 
 
@@ -378,10 +379,46 @@ def test_certificate_that_openssl_cannot_parse(
     ca = root.issue("CA", ca=True)
     leaf = ca.issue()
 
-    def refuse(_: Certificate) -> crypto.X509:
+    parse, readable = openssl.to_openssl, [Certificate(ca.der)]
+
+    def refuse(certificate: Certificate) -> crypto.X509:
+        if certificate in readable:
+            return parse(certificate)
         raise crypto.Error([])
 
-    monkeypatch.setattr(verification, "_x509", refuse)
+    monkeypatch.setattr(openssl, "to_openssl", refuse)
     verdict = verifier_for(root).judge(path(leaf, ca))
+    assert (verdict.verified, verdict.fault) == (None, Fault.of(errors.UNSPECIFIED, 1))
+    readable.clear()
+    verifier = verifier_for(root)
+    verdict = verifier.judge(path(leaf, ca))
     assert (verdict.verified, verdict.growable) == (None, False)
     assert verdict.fault == Fault.of(errors.UNSPECIFIED, 1)
+    assert verifier.step(*path(leaf, ca)) == Fault.of(errors.UNSPECIFIED, 1)
+
+
+def test_step_is_looked_at_once(root: Issued) -> None:
+    """One signature check for each pair, however many ask."""
+    ca = root.issue("CA", ca=True)
+    verifier = verifier_for(root)
+    step = path(ca.issue(), ca)
+    assert [verifier.step(*step) for _ in range(3)] == [None] * 3
+    assert verifier.signatures == 1
+    swapped = verifier.step(*reversed(step))
+    assert swapped is not None
+    assert verifier.signatures == 2
+
+
+def test_openssl_without_a_chain(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where OpenSSL has built none there is none, and no crash."""
+
+    class NoChain:
+        def __getattr__(self, name: str) -> Any:
+            if name == "X509_STORE_CTX_get1_chain":
+                return lambda _: openssl._ffi.NULL
+            return getattr(_lib, name)
+
+    monkeypatch.setattr(openssl, "_lib", NoChain())
+    leaf = crypto.load_certificate(crypto.FILETYPE_ASN1, root.issue().der)
+    chain, fault = openssl.verify(openssl.store_of([], partial=False), [leaf])
+    assert (chain, fault) == ([], Fault.of(errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 0))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from mitmproxy_aia import __version__
+from mitmproxy_aia import __version__, selftest
 
 _LAYERS = "mitmproxy.proxy.layers.tls"
 _GENERATORS: Mapping[str, tuple[str, ...]] = {
@@ -35,13 +35,14 @@ _OF_A_CONNECTION = (
     *("set_verify", "get_context", "get_peer_cert_chain", "get_verified_chain", "_ssl"),
 )
 OPENSSL = (
-    *("ERR_clear_error", "SSL_CTX_use_certificate", "SSL_get0_param", "X509_PURPOSE_SSL_SERVER"),
+    *("ERR_clear_error", "SSL_CTX_set_cert_store", "SSL_get0_param", "SSL_get_verify_result"),
+    *("X509_PURPOSE_SSL_SERVER", "X509_STORE_up_ref"),
     *("X509_STORE_CTX_free", "X509_STORE_CTX_get1_chain", "X509_STORE_CTX_get_error"),
     *("X509_STORE_CTX_get_error_depth", "X509_STORE_CTX_init", "X509_STORE_CTX_new"),
     *("X509_STORE_set1_param", "X509_STORE_set_purpose", "X509_V_OK", "X509_verify_cert"),
     *("X509_verify_cert_error_string", "sk_X509_free", "sk_X509_num", "sk_X509_value"),
 )
-"""What `verification` takes of pyOpenSSL's bindings."""
+"""What `openssl` takes of pyOpenSSL's bindings."""
 
 _HELP = "use a mitmproxy that it was tested with, or a newer mitmproxy-aia"
 
@@ -211,7 +212,6 @@ def _openssl() -> None:
         _get("OpenSSL.SSL", f"_lib.{name}")
     for name in "gc", "string", "NULL":
         _get("OpenSSL.SSL", f"_ffi.{name}")
-    _get("OpenSSL.SSL", "_raise_current_error")
     _get("OpenSSL.crypto", "X509._from_raw_x509_ptr")
     _get("OpenSSL.crypto", "X509StoreFlags.PARTIAL_CHAIN")
     method = _get("OpenSSL.SSL", "TLS_METHOD")
@@ -227,10 +227,16 @@ def _openssl() -> None:
     _part(made, "_chain", "X509StoreContext")
 
 
+def _verdicts() -> None:
+    if (flaw := selftest.wrong_verdict()) is not None:
+        raise _Lacking(flaw)
+
+
 _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mitmproxy", _layer_methods),
     ("mitmproxy", _layer_at_work),
     ("mitmproxy", _hook),
     ("mitmproxy", _addons),
     ("pyOpenSSL", _openssl),
+    ("pyOpenSSL", _verdicts),
 )

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.search import Judge, Search
 from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource
-from mitmproxy_aia.verification import Fault
 
 PRESENTED = "the server"
 """Origin of the certificates that the server sent."""

@@ -25,8 +25,9 @@ from OpenSSL import SSL, crypto
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.errors import curable
+from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.rejections import rejected_in
-from mitmproxy_aia.verification import Fault, Verifier
+from mitmproxy_aia.verification import Verifier
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from typing import Protocol
 from mitmproxy_aia import errors
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import MAX_PATH_LENGTH, Graph, KeyMatch, Path, Step, key_match, paths
-from mitmproxy_aia.verification import Fault, Verdict
+from mitmproxy_aia.verification import Verdict
 
 PATHS_A_DOWNLOAD = 25
 """Paths that are judged when a download has brought something, whatever was spent before."""

@@ -1,0 +1,161 @@
+"""What is asked of OpenSSL's library through pyOpenSSL's bindings, which are no public interface.
+
+The only module that touches them. Nothing here changes a trust store that it did not make.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL import SSL, crypto
+
+from mitmproxy_aia import errors
+from mitmproxy_aia.certificates import Certificate
+
+# Not part of pyOpenSSL's typed interface, and nothing else has these calls.
+_lib: Any = SSL._lib  # type: ignore[attr-defined] # has no types
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined] # has no types
+
+# OpenSSL's names for what it finds at depth 0 and for the same fault further up.
+_OTHER_ABOVE_THE_LEAF = {
+    errors.DEPTH_ZERO_SELF_SIGNED_CERT: errors.SELF_SIGNED_CERT_IN_CHAIN,
+    errors.EE_KEY_TOO_SMALL: errors.CA_KEY_TOO_SMALL,
+}
+
+
+def error_text(code: int) -> str:
+    """OpenSSL's words for a verification error (X509_verify_cert_error_string)."""
+    return str(_ffi.string(_lib.X509_verify_cert_error_string(code)).decode())
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a path was refused: OpenSSL's error code and text, and at which certificate."""
+
+    code: int
+    depth: int
+    text: str
+
+    @classmethod
+    def of(cls, code: int, depth: int) -> Fault:
+        return cls(code, depth, error_text(code))
+
+    @property
+    def self_signed(self) -> bool:
+        """Whether there is nothing above the certificate, for OpenSSL and for us."""
+        return self.code == errors.DEPTH_ZERO_SELF_SIGNED_CERT
+
+    def raised_by(self, depth: int) -> Fault:
+        """The fault as it is called in a path with `depth` more certificates below."""
+        if depth and self.code in _OTHER_ABOVE_THE_LEAF:
+            return Fault.of(_OTHER_ABOVE_THE_LEAF[self.code], depth + self.depth)
+        return Fault(self.code, depth + self.depth, self.text)
+
+
+Chain = list[crypto.X509]
+Result = tuple[Chain, Fault | None]
+"""The chain that OpenSSL built, target first, and, unless it is good, what is wrong with it."""
+
+
+def verify(store: crypto.X509Store, chain: Sequence[crypto.X509]) -> Result:
+    """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates.
+
+    X509_verify_cert(3) by itself: neither the purpose nor the security level of a handshake is
+    asked, unless the store has a purpose.
+    """
+    # For the stack that it makes of the untrusted ones; it does not tell the chain it has
+    # built if that is not good.
+    stack = crypto.X509StoreContext(store, chain[0], list(chain[1:]))._chain
+    context = _ffi.gc(_lib.X509_STORE_CTX_new(), _lib.X509_STORE_CTX_free)
+    _assert(_lib.X509_STORE_CTX_init(context, store._store, chain[0]._x509, stack))
+    try:
+        good = _lib.X509_verify_cert(context) == 1
+    finally:
+        # A failed signature leaves entries in OpenSSL's error queue, and the next operation
+        # on whatever connection would be blamed for them (SSL_get_error(3)).
+        clear_errors()
+    code = _lib.X509_STORE_CTX_get_error(context)
+    if good and code == _lib.X509_V_OK:
+        return _chain_of(context), None
+    return _chain_of(context), Fault.of(
+        code or errors.UNSPECIFIED, _lib.X509_STORE_CTX_get_error_depth(context)
+    )
+
+
+def _chain_of(context: Any) -> Chain:
+    """The chain that was built in an X509_STORE_CTX, good or not."""
+    stack = _lib.X509_STORE_CTX_get1_chain(context)
+    if stack == _ffi.NULL:
+        return []
+    size = _lib.sk_X509_num(stack)
+    # pyOpenSSL makes objects of what OpenSSL gives it; they free it.
+    from_pointer: Any = crypto.X509._from_raw_x509_ptr
+    chain = [from_pointer(_lib.sk_X509_value(stack, position)) for position in range(size)]
+    _lib.sk_X509_free(stack)
+    return chain
+
+
+def store_of(trusted: Sequence[crypto.X509], *, partial: bool) -> crypto.X509Store:
+    """A new store with these certificates. Those that are not self-signed are trust anchors
+    only with `partial`."""
+    store = crypto.X509Store()
+    for certificate in trusted:
+        store.add_cert(certificate)
+    if partial:
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    return store
+
+
+def ask_for_servers(store: crypto.X509Store, parameters: Any = None) -> None:
+    """Has all that is verified against `store` be a TLS server's, and what else `parameters` (a
+    C X509_VERIFY_PARAM, or None) ask."""
+    if parameters is not None:
+        _assert(_lib.X509_STORE_set1_param(store._store, parameters))
+    _assert(_lib.X509_STORE_set_purpose(store._store, _lib.X509_PURPOSE_SSL_SERVER))
+
+
+def parameters_of(connection: SSL.Connection) -> Any:
+    """The X509_VERIFY_PARAM of a connection, which belongs to it: host name, flags, depth."""
+    return _lib.SSL_get0_param(connection._ssl)
+
+
+def use_store(context: SSL.Context, store: crypto.X509Store) -> None:
+    """Has connections of `context` verify against `store`, in place of any that it had."""
+    _assert(_lib.X509_STORE_up_ref(store._store))
+    # It takes over the reference. pyOpenSSL has no such call in its oldest version.
+    _lib.SSL_CTX_set_cert_store(context._context, store._store)
+
+
+def verify_result(connection: SSL.Connection) -> int:
+    """The verification error of a connection's handshake; X509_V_OK, which is 0, also if there
+    was no certificate (SSL_get_verify_result(3))."""
+    return int(_lib.SSL_get_verify_result(connection._ssl))
+
+
+def clear_errors() -> None:
+    _lib.ERR_clear_error()
+
+
+def unreadable(depth: int) -> Fault:
+    """OpenSSL cannot even parse a certificate that `cryptography` can."""
+    clear_errors()
+    return Fault.of(errors.UNSPECIFIED, depth)
+
+
+def _assert(result: int) -> None:
+    if result != 1:
+        clear_errors()
+        raise RuntimeError("OpenSSL refused a verification parameter")
+
+
+@functools.lru_cache(maxsize=512)
+def to_openssl(certificate: Certificate) -> crypto.X509:
+    """Raises crypto.Error if OpenSSL cannot parse it."""
+    return crypto.load_certificate(crypto.FILETYPE_ASN1, certificate.der)
+
+
+def from_openssl(certificate: crypto.X509) -> Certificate:
+    return Certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))

@@ -1,0 +1,114 @@
+"""A handshake with OpenSSL as the client and us as a server, up to the certificates.
+
+What a handshake asks of a chain is more than X509_verify_cert(3) asks by itself: the strength
+of every key and signature that the security level wants, and whatever else libssl adds. None
+of that can be set through pyOpenSSL. But in TLS 1.2 a client verifies the server's chain as
+soon as it has the Certificate message, before the server has to prove anything: two messages
+in the clear, a ServerHello and a Certificate (RFC 5246 section 7.4), are all that it takes to
+have libssl itself give its verdict on any chain, against a trust store of ours.
+
+(To ask SSL_CTX_use_certificate(3) was not enough: since 2026 it does not look at signatures
+any more, https://github.com/openssl/openssl/pull/31271.)
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+from OpenSSL import SSL, crypto
+
+from mitmproxy_aia import errors, openssl
+from mitmproxy_aia.openssl import Chain, Fault, Result
+
+# TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 is good enough for every security level. That it may
+# not suit the leaf's key is found only after the verification.
+_CIPHER = "ECDHE-ECDSA-AES256-GCM-SHA384"
+_CIPHER_CODE = b"\xc0\x2c"
+_TLS_1_2 = b"\x03\x03"
+_HANDSHAKE_RECORD = b"\x16"
+_SERVER_HELLO, _CERTIFICATE = 2, 11
+_MAX_RECORD = 16_384
+# renegotiation_info, empty: OpenSSL talks to no server that lacks it (RFC 5746).
+_EXTENSIONS = b"\xff\x01\x00\x01\x00"
+
+
+def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) -> Result:
+    """Has libssl verify chain[0] as a server's certificate, with the rest of `chain` as what
+    the server sends besides, against `store` and its parameters.
+
+    `security_level` is OpenSSL's, 0 to 5 (SSL_CTX_set_security_level(3)); None is the one that
+    it takes from its configuration. The result is the chain that libssl has built, and the
+    first fault that it finds.
+    """
+    context, seen = _stage(security_level, threading.get_ident())
+    openssl.use_store(context, store)
+    seen.clear()
+    connection = SSL.Connection(context)
+    connection.set_connect_state()
+    connection.bio_write(_flight([_der(certificate) for certificate in chain]))
+    try:
+        connection.do_handshake()
+    except SSL.Error:
+        # It ends in one way or another: at the chain, at a cipher that does not suit it, or
+        # because we have no more to say. What libssl thinks of the chain is known by then.
+        pass
+    finally:
+        openssl.clear_errors()
+    built = connection.get_verified_chain() or []
+    code = openssl.verify_result(connection)
+    # The last thing that OpenSSL says of a good chain is that its target is good.
+    if seen[-1:] == [(0, 0, True)] and code == 0 and built:
+        return built, None
+    depth = next((depth for depth, found, _ in seen if found), len(chain) - 1)
+    return built, Fault.of(code or errors.UNSPECIFIED, depth)
+
+
+_Seen = list[tuple[int, int, bool]]
+"""What OpenSSL has said of the certificates: depth, error code, whether it is good."""
+
+
+# A context takes as long to make as a chain to verify. It holds the store of the question that
+# is being asked, so threads must not share one.
+@functools.lru_cache(maxsize=16)
+def _stage(security_level: int | None, _thread: int) -> tuple[SSL.Context, _Seen]:
+    seen: _Seen = []
+
+    def callback(
+        _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, good: int
+    ) -> bool:
+        seen.append((depth, code, bool(good)))
+        return bool(good)
+
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    level = "" if security_level is None else f"@SECLEVEL={security_level}:"
+    context.set_cipher_list(f"{level}{_CIPHER}".encode())
+    context.set_verify(SSL.VERIFY_PEER, callback)
+    return context, seen
+
+
+def _flight(certificates: list[bytes]) -> bytes:
+    """The server's first messages, in records; `certificates` are DER, leaf first."""
+    no_session, no_compression = b"\x00", b"\x00"
+    hello = _TLS_1_2 + bytes(32) + no_session + _CIPHER_CODE + no_compression
+    messages = _message(_SERVER_HELLO, hello + _sized(_EXTENSIONS, 2))
+    messages += _message(_CERTIFICATE, _sized(b"".join(_sized(der, 3) for der in certificates), 3))
+    return b"".join(
+        _HANDSHAKE_RECORD + _TLS_1_2 + _sized(messages[start : start + _MAX_RECORD], 2)
+        for start in range(0, len(messages), _MAX_RECORD)
+    )
+
+
+def _message(kind: int, body: bytes) -> bytes:
+    return bytes([kind]) + _sized(body, 3)
+
+
+def _sized(data: bytes, width: int) -> bytes:
+    """`data` with its length in bytes before it, as a number of `width` bytes."""
+    return len(data).to_bytes(width, "big") + data
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
