@@ -175,7 +175,49 @@ def test_many_processes_that_notice(tmp_path: Path) -> None:
     kept = {each.certificate.fingerprint.hex() for each in SqliteCache(path).entries()}
     assert len(fingerprints) == 40
     assert kept == fingerprints
-    assert len(list(tmp_path.glob("*.corrupt*"))) == 1
+    # If one still had it open, the files beside it were there, and went with it.
+    aside = {each.name.removesuffix("-wal").removesuffix("-shm") for each in tmp_path.iterdir()}
+    assert aside == {"aia.sqlite3", "aia.sqlite3.corrupt"}
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_replaced_while_it_is_opened(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of the new file is not taken for one of the old file: that is what SQLite does."""
+    path = tmp_path / "aia.sqlite3"
+    SqliteCache(path).add([entry(authority("Old"))])
+    real, others = sqlite_file._connect, []
+
+    def replaced(path: Path, parameters: str, patience: float) -> sqlite3.Connection:
+        """Once SQLite has opened the file by its name, and before it has read it."""
+        connection = real(path, parameters, patience)
+        if parameters == "mode=rw":
+            monkeypatch.setattr(sqlite_file, "_connect", real)
+            sqlite_file.set_aside(path, sqlite_errors.identity_of(path))
+            others.append(sqlite_file.open_to_write(path))
+            others[0].add([entry(authority("New"))])
+        return connection
+
+    monkeypatch.setattr(sqlite_file, "_connect", replaced)
+    opened = (sqlite_file.open_to_read if way == "read" else sqlite_file.open_to_write)(path)
+    assert opened is not None
+    assert opened.current
+    assert [each.certificate.name for each in opened.entries()] == ["CN=New"]
+    opened.close()
+    others[0].close()
+    assert [each.certificate.name for each in SqliteCache(path).entries()] == ["CN=New"]
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_replaced_again_and_again(scene: Scene, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up for now, and nothing stays open."""
+    scene.cache.add([entry(scene.ca)])
+    monkeypatch.setattr(sqlite_rows.Database, "current", False)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(sqlite_errors.Locked, match="is being replaced by another process"):
+        (sqlite_file.open_to_read if way == "read" else sqlite_file.open_to_write)(scene.path)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_damaged_ones_are_numbered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ SCHEMA = 1
 """The user_version. To be raised when the tables change, or `certificates.name_key`."""
 BUSY_SECONDS = 5.0
 MOST_SET_ASIDE = 20
+OPENINGS = 3
+"""How often a file that is being replaced is opened, at most."""
 
 _SIDECARS = ("-wal", "-shm", "-journal")
 
@@ -39,6 +41,38 @@ def open_to_read(path: Path, *, patience: float = 0.0) -> Database | None:
 
     Raises `Damaged`, `Locked`, and `CacheError` for a file that is not for us.
     """
+    for _ in range(OPENINGS):
+        database = _open_to_read(path, patience)
+        if database is None or _is_whole(database):
+            return database
+    raise Locked(f"{path} is being replaced by another process")
+
+
+def open_to_write(path: Path, *, patience: float = BUSY_SECONDS) -> Database:
+    """Makes the file if there is none, or an empty one. `patience` is in seconds.
+
+    Raises `Damaged`, `Locked`, and `CacheError` if it cannot be written or is not for us.
+    """
+    for _ in range(OPENINGS):
+        database = _open_to_write(path, patience)
+        if _is_whole(database):
+            return database
+    raise Locked(f"{path} is being replaced by another process")
+
+
+def _is_whole(database: Database) -> bool:
+    """False, and it is closed, if another file got its name while it was opened: SQLite finds
+    the log beside a file by name, and so may have taken that of the other one for its own."""
+    whole = False
+    try:
+        whole = database.current
+    finally:
+        if not whole:
+            database.close()
+    return whole
+
+
+def _open_to_read(path: Path, patience: float) -> Database | None:
     identity = identity_of(path)
     with explained(path, identity):
         if identity is None or not _is_ours_at_a_glance(path):
@@ -68,11 +102,7 @@ def open_to_read(path: Path, *, patience: float = 0.0) -> Database | None:
         return Database(path, identity, connection, frozen=frozen)
 
 
-def open_to_write(path: Path, *, patience: float = BUSY_SECONDS) -> Database:
-    """Makes the file if there is none, or an empty one. `patience` is in seconds.
-
-    Raises `Damaged`, `Locked`, and `CacheError` if it cannot be written or is not for us.
-    """
+def _open_to_write(path: Path, patience: float) -> Database:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if identity_of(path) is None:
