@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mitmproxy_aia.egress import Policy, Proxy, Server
-from mitmproxy_aia.sources import download
+from mitmproxy_aia.sources import bounded, download
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.download import Downloader
 from mitmproxy_aia.sources.transports import Transports
@@ -383,6 +383,32 @@ def test_socks_proxy_that_refuses(ca: CaIssuersServer) -> None:
         get("http://a.example/", proxied(socks.port, scheme="socks5"))
     # No connection was left to the garbage collector, which would warn.
     gc.collect()
+
+
+@pytest.mark.parametrize("way", ["direct", "http", "https", "socks5"])
+def test_all_bytes_are_counted(
+    way: str,
+    ca: CaIssuersServer,
+    root: Issued,
+    tmp_path: Path,
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever way they come, those of a body within its limit among them."""
+    monkeypatch.setattr(bounded, "MAX_ANSWER", 100)
+    names.addresses = {"proxy.test": ["127.0.0.1"]}
+    ca.serve("/counted", root.der)
+    tls = TlsProxy(root.issue(hosts=["proxy.test"]), root.der, tmp_path)
+    roots = str(trust_file(tmp_path / "roots.pem", root))
+    with SocksServer(ca.port) as socks:
+        port = {"direct": 0, "http": ca.port, "https": tls.port, "socks5": socks.port}[way]
+        proxy = Proxy(way, "proxy.test", port, ca_file=roots) if port else None
+        url = "http://ca.example/counted" if port else ca.url("/counted")
+        try:
+            with pytest.raises(DownloadError, match=r"^sent more than "):
+                get(url, Server("a", HERE.address, 443, proxy))
+        finally:
+            tls.close()
 
 
 def test_transports_of_proxies_are_kept_and_bounded() -> None:

@@ -1,14 +1,15 @@
-"""Whether the installed mitmproxy and pyOpenSSL still have what this package leans on.
+"""Whether the installed mitmproxy, pyOpenSSL and httpx still have what this package leans on.
 
 Most of it is no public interface, and may change in any release. What is looked for is what
-`handshake` and `verification` would otherwise miss in the middle of a connection. It is looked
-up by name, so that a name which is gone is a reason and no traceback.
+`handshake`, `verification` and `sources.transports` would otherwise miss in the middle of a
+connection. It is looked up by name, so that a name which is gone is a reason and no traceback.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import ssl
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,7 @@ def _version(package: str) -> str:
     module, name = {
         "mitmproxy": ("mitmproxy.version", "VERSION"),
         "pyOpenSSL": ("OpenSSL", "__version__"),
+        "httpx": ("httpx", "__version__"),
     }[package]
     try:
         return str(getattr(importlib.import_module(module), name))
@@ -232,6 +234,15 @@ def _verdicts() -> None:
         raise _Lacking(flaw)
 
 
+def _httpx() -> None:
+    """A transport sends with what is in its `_pool`: the limit to what it receives is there."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    transport = _get("httpx", "AsyncHTTPTransport")(verify=context)
+    pool = _part(transport, "_pool", "AsyncHTTPTransport")
+    if not isinstance(pool, _get("httpcore", "AsyncConnectionPool")):
+        raise _Lacking("the _pool of an AsyncHTTPTransport is not httpcore's")
+
+
 _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mitmproxy", _layer_methods),
     ("mitmproxy", _layer_at_work),
@@ -239,4 +250,5 @@ _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mitmproxy", _addons),
     ("pyOpenSSL", _openssl),
     ("pyOpenSSL", _verdicts),
+    ("httpx", _httpx),
 )

@@ -10,16 +10,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import certifi
+import httpcore
 import httpx
 
 from mitmproxy_aia.addresses import Address
 from mitmproxy_aia.egress import Proxy
+from mitmproxy_aia.sources.bounded import BoundedBackend
 
 # Ten lines for each request are no help to someone who debugs his own traffic.
 logging.getLogger("httpcore").setLevel(logging.INFO)
 
 _MOST_KEPT = 16
 """Transports for proxies that are kept. There is one, unless options change."""
+
+_POOL: dict[str, Any] = {
+    "max_connections": None,
+    "max_keepalive_connections": 0,
+    "network_backend": BoundedBackend(),
+}
 
 
 class Transports:
@@ -30,7 +38,7 @@ class Transports:
         # The SSL context is never used; without one, httpx takes 13-60 ms to load the roots of
         # certifi.
         self._unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._direct = _transport(self._unused)
+        self._direct = _Transport(httpcore.AsyncConnectionPool(self._unused, **_POOL))
         self._by_proxy: dict[tuple[Proxy, str], httpx.AsyncHTTPTransport] = {}
 
     async def direct(
@@ -64,23 +72,25 @@ class Transports:
         if key not in self._by_proxy:
             if proxy.scheme == "https":
                 context = await asyncio.to_thread(_context, proxy)
-                made = _transport(context)
+                made = _Transport(httpcore.AsyncConnectionPool(context, **_POOL))
             else:
                 user, _, password = proxy.credentials.partition(":")
-                there = httpx.URL(scheme=proxy.scheme, host=address, port=proxy.port)
-                auth = (user, password) if proxy.credentials else None
-                made = _transport(self._unused, httpx.Proxy(there, auth=auth))
+                there = httpcore.URL(
+                    scheme=b"socks5", host=address.encode(), port=proxy.port, target=b"/"
+                )
+                auth = (user.encode(), password.encode()) if proxy.credentials else None
+                made = _Transport(httpcore.AsyncSOCKSProxy(there, auth, self._unused, **_POOL))
             while len(self._by_proxy) >= _MOST_KEPT:
                 del self._by_proxy[next(iter(self._by_proxy))]
             self._by_proxy[key] = made
         return self._by_proxy[key]
 
 
-def _transport(
-    context: ssl.SSLContext, proxy: httpx.Proxy | None = None
-) -> httpx.AsyncHTTPTransport:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
+class _Transport(httpx.AsyncHTTPTransport):
+    """httpx does not let its users choose the backend of its pool of connections."""
+
+    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
+        self._pool = pool
 
 
 async def _negotiate(

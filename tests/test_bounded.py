@@ -1,0 +1,106 @@
+"""All that a caIssuers server sends is counted: what comes before a body and between its parts."""
+
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from mitmproxy_aia.sources import bounded
+from mitmproxy_aia.sources.bounded import MAX_ANSWER, MAX_READ
+from tests.lab import Issued
+from tests.lab.listener import Listener
+from tests.test_download import get, why_not
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+TOO_MUCH = "sent more than 256 KiB, head and all"
+
+
+class Server:
+    """Says `parts` to whoever asks. `taken` is how many bytes the other side took."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = parts
+        self.taken = 0
+        self._listener = Listener(self._say)
+        self.url = f"http://127.0.0.1:{self._listener.port}/"
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _say(self, connection: socket.socket) -> None:
+        connection.recv(4096)
+        for part in self._parts:
+            connection.sendall(part)
+            self.taken += len(part)
+
+
+def padded(size: int, body: bytes) -> bytes:
+    """An answer of just `size` bytes with `body`, after many that say 100 Continue."""
+    end = OK + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    number, rest = divmod(size - len(end), len(CONTINUE))
+    # The last of them has a header, and so is larger by what is missing.
+    filled = CONTINUE[:-2] + b"X:" + b"x" * (len(CONTINUE) + rest - 4) + b"\r\n\r\n"
+    answer = CONTINUE * (number - 2) + filled + end
+    assert len(answer) == size
+    return answer
+
+
+def test_at_the_limit(root: Issued) -> None:
+    """As much as may be is read to the end."""
+    with Server([padded(MAX_ANSWER, root.der)]) as server:
+        assert get(server.url) == ["CN=Lab Root"]
+
+
+def test_one_byte_beyond(root: Issued) -> None:
+    """The same answer with one byte more is none."""
+    with Server([padded(MAX_ANSWER + 1, root.der)]) as server:
+        assert why_not(server.url) == TOO_MUCH
+
+
+def without_end(piece: bytes, start: bytes = b"") -> Iterator[bytes]:
+    """64 MiB of it: more than ever fits into the buffers of two sockets."""
+    many = piece * (65536 // len(piece))
+    yield start
+    for _ in range(1024):
+        yield many
+
+
+ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "a million times 100 Continue": lambda: without_end(CONTINUE),
+    "early hints": lambda: without_end(
+        b"HTTP/1.1 103 Early Hints\r\nLink: <" + b"a" * 60_000 + b">\r\n\r\n"
+    ),
+    "kilobytes beside each byte": lambda: without_end(
+        b"1;" + b"x" * 16_000 + b"\r\n0\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_without_end(what: str) -> None:
+    """It ends with the limit, and does not last until the time is up."""
+    with Server(ENDLESS[what]()) as server:
+        assert why_not(server.url) == TOO_MUCH
+    assert server.taken < 32 * 2**20
+
+
+def test_little_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much has arrived, the event loop gets its turn after some of it."""
+    sizes = []
+    read = bounded._BoundedStream.read
+
+    async def watched(self: bounded._BoundedStream, size: int, **rest: Any) -> bytes:
+        data = await read(self, size, **rest)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(bounded._BoundedStream, "read", watched)
+    with Server([padded(MAX_ANSWER, root.der)]) as server:
+        assert get(server.url) == ["CN=Lab Root"]
+    assert max(sizes) <= MAX_READ
+    assert sum(sizes) == MAX_ANSWER
