@@ -1,6 +1,7 @@
 """Downloads and the egress rule, over real HTTP on loopback; the name service is scripted."""
 
 import asyncio
+import contextlib
 import gc
 import ipaddress
 import socket
@@ -187,11 +188,54 @@ def test_own_listener(ca: CaIssuersServer, root: Issued, listener: str) -> None:
     assert get(url, listeners=[(listener, ca.port + 1)]) == ["CN=Lab Root"]
 
 
-def test_listener_on_every_address_is_not_a_strangers() -> None:
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [
+        *[("127.0.0.1", True), ("127.9.9.9", True), ("::1", True)],
+        *[("192.0.2.1", False), ("2001:db8::1", False), ("255.255.255.255", False)],
+    ],
+)
+def test_addresses_of_this_machine(address: str, here: bool) -> None:
     """The same port of another machine is no listener of ours."""
-    assert download._is_local(ipaddress.ip_address("127.0.0.1"))
-    assert not download._is_local(ipaddress.ip_address("192.0.2.1"))
-    assert not download._is_local(ipaddress.ip_address("2001:db8::1"))
+    assert download._is_local(ipaddress.ip_address(address)) is here
+
+
+def test_own_public_address(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a stranger: a firewall may keep others from what we can reach there."""
+    names.addresses = {"self.test": ["8.8.4.4"]}
+    monkeypatch.setattr(download, "_is_local", lambda address: str(address) == "8.8.4.4")
+    words = "is on this machine (8.8.4.4), server.example is not (aia_allow)"
+    assert refusal("http://self.test/", PUBLIC) == words
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_number_of_addresses(ca: CaIssuersServer, root: Issued, names: Names, beyond: int) -> None:
+    """The eighth address of a name is tried, a ninth is not."""
+    url = ca.serve(f"/addresses/{beyond}", root.der).replace("127.0.0.1", "many.test")
+    dead = [f"127.0.1.{number}" for number in range(1, download.MAX_ADDRESSES + beyond)]
+    names.addresses = {"many.test": [*dead, "127.0.0.1"]}
+    if beyond:
+        with pytest.raises(DownloadError, match=r"^could not be reached \(Connection refused\)$"):
+            get(url)
+    else:
+        assert get(url) == ["CN=Lab Root"]
+
+
+def test_address_that_hangs(
+    ca: CaIssuersServer, root: Issued, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one of the same name is tried in time."""
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.1)
+    url = ca.serve("/hangs", root.der).replace("127.0.0.1", "two.test")
+    names.addresses = {"two.test": ["127.0.0.3", "127.0.0.1"]}
+    with contextlib.ExitStack() as stack:
+        # Linux lets those who connect wait as soon as nobody accepts what has connected.
+        full = stack.enter_context(socket.create_server(("127.0.0.3", ca.port), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        assert get(url) == ["CN=Lab Root"]
 
 
 def proxied(port: int, credentials: str = "", *, scheme: str = "http") -> Server:

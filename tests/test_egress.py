@@ -246,10 +246,12 @@ def test_entry_that_could_never_matter(entry: str, kind: str) -> None:
     [
         ("ca.example", ""),
         ("localhost", "on the proxy's own machine"),
+        ("localhost.localdomain", "on the proxy's own machine"),
+        ("ip6-loopback", "on the proxy's own machine"),
+        ("kubernetes.default.svc", "a name in the private network"),
         ("a.LOCALHOST.", "on the proxy's own machine"),
         ("intranet", "a name in the private network"),
         ("pki.corp", "a name in the private network"),
-        ("metadata.google.internal", "a name in the private network"),
         ("printer.local", "a name in the private network"),
         ("router.home.arpa.", "a name in the private network"),
     ],
@@ -260,6 +262,32 @@ def test_name_that_a_proxy_looks_up(host: str, words: str) -> None:
     if words:
         assert verdict(LOOPBACK, host) == ""
     assert verdict(UNKNOWN, host, port=8080) != ""
+
+
+@pytest.mark.parametrize("host", ["metadata.google.internal", "METADATA.", "instance-data"])
+def test_metadata_by_name(host: str) -> None:
+    """Also behind a proxy, for every server, and whatever aia_allow says."""
+    where = ipaddress.ip_address("10.0.0.1")
+    for who in UNKNOWN, server("10.0.0.1", proxy=PROXY), Server("a", where, 443, PROXY, here=True):
+        words = verdict(who, host, policy=allowing("*.internal", "metadata", "instance-data"))
+        assert words == "is a cloud's metadata service"
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "10.0.0.1", "127.0.0.1", "2606:4700::1"])
+@pytest.mark.parametrize("who", ["8.8.8.8", "10.0.0.1", "127.0.0.1"])
+def test_own_address(who: str, address: str) -> None:
+    """A public address of this machine is no more public than the private network: a firewall
+    may keep others from what we can reach there. A server at such a one may have that, too."""
+    where = ipaddress.ip_address(address)
+    asking, here = server(who), Server("a", where, 443, here=True)
+    refusal = Policy().judge(asking.permits, address, 80, where, here=True)
+    assert (refusal is None) == (asking.permits >= here.permits)
+    assert here.permits is max(Space.PRIVATE, space_of(where))
+    if refusal and space_of(where) is Space.PUBLIC:
+        words = "is on this machine, server.example is not (aia_allow)"
+        assert refusal.words(asking) == words
+    opened = allowing(address).judge(asking.permits, address, 80, where, here=True)
+    assert opened is None
 
 
 @given(st.ip_addresses(), st.integers(1, 65535), st.ip_addresses() | st.none())

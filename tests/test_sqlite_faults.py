@@ -173,7 +173,7 @@ def test_many_processes_that_notice(tmp_path: Path) -> None:
     errors = "".join(errors for _, errors in outputs)
     assert errors.count("set aside as") == 1, errors
     kept = {each.certificate.fingerprint.hex() for each in SqliteCache(path).entries()}
-    assert len(fingerprints) == 40
+    assert len(fingerprints) == 40, errors
     assert kept == fingerprints
     # If one still had it open, the files beside it were there, and went with it.
     aside = {each.name.removesuffix("-wal").removesuffix("-shm") for each in tmp_path.iterdir()}

@@ -1,4 +1,4 @@
-"""Which address space an IP address belongs to, whatever disguise it wears. Pure.
+"""Which address space an IP address, or a name, belongs to, whatever disguise it wears. Pure.
 
 The networks are those of the IANA special-purpose address registries (RFC 6890). They are
 listed here because what `ipaddress` calls global, private or reserved differs between versions
@@ -85,6 +85,23 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 """The first half of the last 64 bits; the second is an IPv4 address (RFC 5214)."""
 
+_LOOPBACK_NAMES = (
+    # RFC 6761, and what Linux distributions write into /etc/hosts.
+    *("localhost", "localhost.localdomain", "localhost4", "localhost6", "ip6-localhost"),
+    *("localhost4.localdomain4", "localhost6.localdomain6", "ip6-loopback"),
+)
+_METADATA_NAMES = (
+    # Amazon's, Google's, Azure's and Tencent's.
+    *("instance-data", "instance-data.ec2.internal", "metadata", "metadata.google.internal"),
+    *("metadata.goog", "metadata.azure.internal", "metadata.tencentyun.com"),
+)
+_PRIVATE_ENDINGS = (
+    # RFC 6762 with its appendix G, RFC 8375, and what ICANN has set aside.
+    *(".local", ".internal", ".home.arpa", ".intranet", ".private", ".corp", ".home", ".lan"),
+    # What distributions and clusters use.
+    *(".mail", ".localdomain", ".svc", ".consul", ".docker"),
+)
+
 
 def bare(address: Address) -> Address:
     """`address` without zone, and the IPv4 address that it stands for if it is another way to
@@ -104,6 +121,23 @@ def classify(address: Address) -> tuple[Space, str]:
     if address.version == 6 and (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
         return Space.NEVER, "a disguised IPv4 address"
     return next((space, kind) for network, space, kind in _TABLE if address in network)
+
+
+def classify_name(host: str) -> tuple[Space, str]:
+    """The same of a name that a proxy will look up, as far as its form tells."""
+    name = canonical(host)
+    if name in _METADATA_NAMES:
+        return Space.NEVER, _METADATA
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
+        return Space.LOOPBACK, "on the proxy's own machine"
+    if "." not in name or name.endswith(_PRIVATE_ENDINGS):
+        return Space.PRIVATE, "a name in the private network"
+    return Space.PUBLIC, "at a public address"
+
+
+def canonical(host: str) -> str:
+    """`host` in the spelling in which names are compared."""
+    return host.lower().removesuffix(".")
 
 
 def space_of(address: Address) -> Space:

@@ -27,12 +27,14 @@ def server_of(conn: connection.Server, proxy: Proxy | Way) -> Server:
             ca_file=ctx.options.ssl_verify_upstream_trusted_ca or "",
             ca_folder=ctx.options.ssl_verify_upstream_trusted_confdir or "",
         )
-    peer = None
+    peer, here = None, False
     if conn.via is None and conn.peername:
         # A proxy in between is all that we are connected to.
         with contextlib.suppress(ValueError):
             peer, port = ipaddress.ip_address(conn.peername[0]), conn.peername[1]
-    return Server(printable(conn.sni or host or "the server"), peer, port, used)
+            # Who connects to an address of his own does so from the same one.
+            here = conn.sockname is not None and conn.sockname[0] == conn.peername[0]
+    return Server(printable(conn.sni or host or "the server"), peer, port, used, here)
 
 
 def own_listeners() -> list[tuple[str, int]]:

@@ -17,7 +17,9 @@ from mitmproxy_aia.addresses import (
     Network,
     Space,
     bare,
+    canonical,
     classify,
+    classify_name,
     literal,
     never,
     space_of,
@@ -34,9 +36,6 @@ BAD_PORTS = frozenset(
     | {636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566}
     | {6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
 )
-
-_PRIVATE_NAMES = ("local", "internal", "home.arpa", "intranet", "private", "corp", "home", "lan")
-"""RFC 6762 with its appendix G, RFC 8375, and what ICANN has set aside. Nobody's in public."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +60,24 @@ class Server:
     """On whose behalf something is downloaded.
 
     `address` and `port` are what the TLS connection goes to; the address is None where it is
-    not known, behind a proxy. `proxy` is what its downloads go through; None: direct.
+    not known, behind a proxy. `proxy` is what its downloads go through; None: direct. `here`
+    says that the address is one of this machine's.
     """
 
     name: str
     address: Address | None = None
     port: int = 0
     proxy: Proxy | None = None
+    here: bool = False
 
     @property
     def permits(self) -> Space:
         """The least public space that a download may go to. An unknown server, or one at an
         odd address, counts as public."""
         space = Space.PUBLIC if self.address is None else space_of(self.address)
-        return space if space <= Space.LOOPBACK else Space.PUBLIC
+        if space > Space.LOOPBACK:
+            return Space.PUBLIC
+        return max(space, Space.PRIVATE) if self.here else space
 
     @property
     def group(self) -> Hashable:
@@ -147,7 +150,7 @@ class Rule:
         if self.port is not None and self.port != port:
             return False
         if isinstance(self.what, str):
-            name = _canonical(host)
+            name = canonical(host)
             if self.what.startswith("*."):
                 return name.endswith(self.what[1:])
             return name == self.what
@@ -173,13 +176,16 @@ class Policy:
         return None
 
     def judge(
-        self, permits: Space, host: str, port: int, address: Address | None
+        self, permits: Space, host: str, port: int, address: Address | None, *, here: bool = False
     ) -> Refusal | None:
         """Whether a download for a server that `permits` so much may go to this port of `host`
-        at this `address`; None where a proxy will look the name up."""
+        at this `address`; None where a proxy will look the name up. `here`: the address is one
+        of this machine's, and a firewall may keep strangers from what we can reach there."""
         if (refusal := self.denies(host, port, address)) is not None:
             return refusal
-        space, kind = _of_name(host) if address is None else classify(address)
+        space, kind = classify_name(host) if address is None else classify(address)
+        if here and space is Space.PUBLIC:
+            space, kind = Space.PRIVATE, "on this machine"
         what = f"is {kind}"
         if address is not None and _literal(host) != address:
             what += f" ({address})"
@@ -226,7 +232,7 @@ def site(host: str) -> str:
     and the like."""
     if _literal(host) is not None:
         return host
-    labels = _canonical(host).split(".")
+    labels = canonical(host).split(".")
     registry = len(labels[-1]) == 2 and labels[-2:-1] and labels[-2] in _REGISTRIES
     return ".".join(labels[-3 if registry else -2 :])
 
@@ -259,24 +265,10 @@ def _place(text: str) -> str | Network:
         import idna
 
         name = idna.encode(name.lower()).decode("ascii")
-    name = _canonical(name)
+    name = canonical(name)
     if not re.fullmatch(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", name):
         raise ValueError("not a name")
     return f"*.{name}" if text.startswith("*.") else name
-
-
-def _of_name(host: str) -> tuple[Space, str]:
-    """What can be said of a name that a proxy will look up."""
-    name = _canonical(host)
-    if name == "localhost" or name.endswith(".localhost"):
-        return Space.LOOPBACK, "on the proxy's own machine"
-    if "." not in name or name.endswith(tuple(f".{ending}" for ending in _PRIVATE_NAMES)):
-        return Space.PRIVATE, "a name in the private network"
-    return Space.PUBLIC, "at a public address"
-
-
-def _canonical(host: str) -> str:
-    return host.lower().removesuffix(".")
 
 
 def _literal(host: str) -> Address | None:

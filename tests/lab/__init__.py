@@ -1,4 +1,5 @@
-"""A laboratory of certificates, servers and proxies, all on loopback and all real."""
+"""A laboratory of certificates, servers and proxies, all real, on loopback or in networks of its
+own."""
 
 from tests.lab.bundles import (
     pem_bundle,
@@ -13,6 +14,7 @@ from tests.lab.certificates import Issued, Options, authority, common_name
 from tests.lab.client import CurlError, Reply, curl
 from tests.lab.eager_server import EagerServer
 from tests.lab.listener import dead_url
+from tests.lab.network import Network
 from tests.lab.programs import nginx, openssl_s_server
 from tests.lab.proxy import Proxy
 from tests.lab.redis_server import RedisServer
@@ -25,6 +27,7 @@ __all__ = [
     "CurlError",
     "EagerServer",
     "Issued",
+    "Network",
     "Options",
     "Proxy",
     "RedisServer",

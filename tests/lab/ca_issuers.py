@@ -50,10 +50,10 @@ class CaIssuersServer:
             server.serve("/intermediate.cer", intermediate.der)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.requests: list[Request] = []
         self._answers: dict[str, Answer] = {}
-        self._listener = Listener(self._converse)
+        self._listener = Listener(self._converse, host, port)
         self.port = self._listener.port
 
     def __enter__(self) -> Self:

@@ -15,9 +15,11 @@ class Listener:
     may block in `recv` for as long as it likes: `close` ends the connection under it.
     """
 
-    def __init__(self, handle: Handler) -> None:
+    def __init__(self, handle: Handler, host: str = "127.0.0.1", port: int = 0) -> None:
         self._handle = handle
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), backlog=128, family=family)
+        self.host = host
         self.port: int = self._socket.getsockname()[1]
         self.connections = 0
         self.closing = threading.Event()
@@ -32,7 +34,7 @@ class Listener:
         self.closing.set()
         # Not every system lets `accept` return when its socket is closed. A connection does.
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port)).close()
+            socket.create_connection((self.host, self.port)).close()
         self._acceptor.join()
         self._socket.close()
         with self._lock:

@@ -42,15 +42,16 @@ class TlsServer:
         alpn: Sequence[str] = ("http/1.1",),
         body: bytes = b"hello from the lab",
         client_ca: Issued | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.body = body
         self.handshakes: list[Handshake] = []
         self.requests: list[str] = []
         self.failures: list[OSError] = []
         self._context = _context(leaf, presented, tls, alpn, client_ca)
-        self._listener = Listener(self._converse)
+        self._listener = Listener(self._converse, host)
         self.port = self._listener.port
-        self.address = ("127.0.0.1", self.port)
+        self.address = (host, self.port)
 
     def __enter__(self) -> Self:
         return self

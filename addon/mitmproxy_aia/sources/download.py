@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import re
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import httpx
 
-from mitmproxy_aia.addresses import Address, literal
+from mitmproxy_aia.addresses import Address, bare, literal
 from mitmproxy_aia.certificates import Certificate, printable, read_certificates
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
+from mitmproxy_aia.sources.failures import in_words, no_entry, said_by
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
 from mitmproxy_aia.sources.transports import Transports
 
@@ -26,6 +25,11 @@ SMALL_BODY = 4 * 1024
 """Bytes that take no time worth mentioning to parse. There may be hundreds of certificates in
 more than that, which would keep the event loop for tens of milliseconds."""
 MAX_REDIRECTS = 3
+MAX_ADDRESSES = 8
+"""Of a name, those that the system's resolver takes for the best. A stranger's name may have
+thousands, and each is somebody whom we would knock at."""
+CONNECT_SECONDS = 2.0
+"""How long an address may keep us from the next one of the same name."""
 
 # Some programs, and so perhaps a proxy that we go through, take 10.0.0.%31 or 127.0.0.1.. for
 # an address. What we judge is to be what everybody reads.
@@ -74,7 +78,7 @@ class Downloader:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             if isinstance(error, DownloadError):
                 raise
-            raise DownloadError(_in_words(error)) from error
+            raise DownloadError(in_words(error)) from error
         try:
             if len(body) <= SMALL_BODY:
                 return read_certificates(body)
@@ -100,7 +104,7 @@ class Downloader:
             if status == httpx.codes.OK:
                 return body
             if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED and server.proxy is not None:
-                raise _no_entry(server.proxy)
+                raise no_entry(server.proxy)
             if location is None or status not in (301, 302, 303, 307, 308):
                 raise DownloadError(f"answered {status}")
             target = target.join(location)
@@ -137,7 +141,8 @@ class Downloader:
         good: list[Address] = []
         refusals: list[Refusal] = []
         for each in addresses:
-            refusal = policy.judge(server.permits, host, port, each)
+            here = each is not None and _is_local(bare(each))
+            refusal = policy.judge(server.permits, host, port, each, here=here)
             if refusal is None and each is not None and self._is_own(each, port):
                 refusal = Refusal("is where this proxy itself listens", option="")
             if refusal is not None:
@@ -151,11 +156,12 @@ class Downloader:
             return await self._ask_through(server.proxy, url, headers)
         # The name is in the Host field only. It is not looked up once more: what was judged
         # is what is connected to, whatever the name service says next.
-        failure: httpx.ConnectError | None = None
-        for each in good:
+        failure: httpx.TransportError | None = None
+        for number, each in enumerate(good, 1):
             try:
-                return await self._transports.direct(each, url, headers)
-            except httpx.ConnectError as error:
+                patience = CONNECT_SECONDS if number < len(good) else None
+                return await self._transports.direct(each, url, headers, patience)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
         raise failure or DownloadError("has a host without an address")
 
@@ -175,33 +181,37 @@ class Downloader:
         except (DownloadError, TooManyLookups):
             raise
         except httpx.ProxyError as error:
-            raise _said_by(proxy, error) from error
+            raise said_by(proxy, error) from error
         except OSError as error:
             # Its name, or the roots for it.
             failure = error
         if failure is None:
             raise NotTried(f"was not tried (the proxy has no address; {proxy.option})")
-        what = f"was not tried (the proxy {_in_words(failure)}; {proxy.option})"
+        what = f"was not tried (the proxy {in_words(failure)}; {proxy.option})"
         raise DownloadError(what) from failure
 
     async def _addresses(self, host: str) -> list[Address]:
         if (address := literal(host)) is not None:
             return [address]
-        return [ipaddress.ip_address(text) for text in await self._resolve(host)]
+        found = await self._resolve(host)
+        return [ipaddress.ip_address(text) for text in found[:MAX_ADDRESSES]]
 
     def _is_own(self, address: Address, port: int) -> bool:
         return is_own(address, port, self._listeners(), _is_local)
 
 
 def _is_local(address: Address) -> bool:
-    """Whether `address` is one of this machine's."""
+    """Whether `address` is one of this machine's. Nothing is sent."""
+    if address.is_loopback:
+        return True
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as unused:
-            unused.bind((str(address), 0))
+            # Not `bind`: where the kernel is told to, that takes every address for its own.
+            unused.connect((str(address), 9))
+            return ipaddress.ip_address(unused.getsockname()[0]) == address
     except OSError:
         return False
-    return True
 
 
 def _flaw(url: httpx.URL) -> str | None:
@@ -213,44 +223,3 @@ def _flaw(url: httpx.URL) -> str | None:
     if url.port is not None and not 0 < url.port <= 65535:
         return f"names the port {url.port}, which does not exist"
     return None
-
-
-def _no_entry(proxy: Proxy) -> NotTried:
-    """It says nothing of the URL, and may be mended at any moment."""
-    what = "refused our credentials" if proxy.credentials else "wants credentials"
-    code = "" if proxy.scheme == "socks5" else "407; "
-    return NotTried(f"was not downloaded: the proxy {what} ({code}{proxy.option})")
-
-
-def _said_by(proxy: Proxy, error: httpx.ProxyError) -> DownloadError:
-    """What a SOCKS5 proxy has against it."""
-    text = str(error)
-    if "username/password" in text.lower() or text.startswith("Requested"):
-        return _no_entry(proxy)
-    return DownloadError(f"was not downloaded: {printable(text)}")
-
-
-def _in_words(error: Exception) -> str:
-    """What a failed request means to a person."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            return f"could not be reached ({cause.strerror})"
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"has a certificate that is not trusted ({cause.verify_message})"
-        if isinstance(cause, ssl.SSLError):
-            return "does not speak TLS"
-        if isinstance(cause, OSError) and cause.errno:
-            return f"could not be reached ({os.strerror(cause.errno)})"
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError):
-        return f"could not be reached ({error})"
-    if isinstance(error, httpx.ConnectError):
-        return "could not be reached"
-    # httpx calls it a protocol error, too, when a server ends a connection too early.
-    closed = any(words in str(error) for words in ("disconnected", "peer closed"))
-    if isinstance(error, httpx.ProtocolError) and not closed:
-        return f"does not speak HTTP ({printable(str(error))})"
-    if isinstance(error, httpx.TransportError):
-        return f"broke off ({printable(str(error)) or type(error).__name__})"
-    return f"is not a URL that can be fetched ({printable(str(error))})"

@@ -42,10 +42,12 @@ class Transports:
         self._by_proxy: dict[tuple[Proxy, str], httpx.AsyncHTTPTransport] = {}
 
     async def direct(
-        self, address: Address, url: httpx.URL, headers: Mapping[str, str]
+        self, address: Address, url: httpx.URL, headers: Mapping[str, str], patience: float | None
     ) -> httpx.Response:
-        """The head of what `address` answers for `url`."""
-        request = httpx.Request("GET", url.copy_with(host=str(address)), headers=headers)
+        """The head of what `address` answers for `url`. It has `patience` seconds to take the
+        connection."""
+        there, limits = url.copy_with(host=str(address)), {"timeout": {"connect": patience}}
+        request = httpx.Request("GET", there, headers=headers, extensions=limits)
         return await self._direct.handle_async_request(request)
 
     async def through(

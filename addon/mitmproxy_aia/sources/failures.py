@@ -1,0 +1,54 @@
+"""What a download that has failed means to a person, in words that follow its URL."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+import httpx
+
+from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.egress import Proxy
+from mitmproxy_aia.sources.aia import DownloadError, NotTried
+
+
+def no_entry(proxy: Proxy) -> NotTried:
+    """It says nothing of the URL, and may be mended at any moment."""
+    what = "refused our credentials" if proxy.credentials else "wants credentials"
+    code = "" if proxy.scheme == "socks5" else "407; "
+    return NotTried(f"was not downloaded: the proxy {what} ({code}{proxy.option})")
+
+
+def said_by(proxy: Proxy, error: httpx.ProxyError) -> DownloadError:
+    """What a SOCKS5 proxy has against it."""
+    text = str(error)
+    if "username/password" in text.lower() or text.startswith("Requested"):
+        return no_entry(proxy)
+    return DownloadError(f"was not downloaded: {printable(text)}")
+
+
+def in_words(error: Exception) -> str:
+    """What a failed request means to a person."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return f"could not be reached ({cause.strerror})"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"has a certificate that is not trusted ({cause.verify_message})"
+        if isinstance(cause, ssl.SSLError):
+            return "does not speak TLS"
+        if isinstance(cause, OSError) and cause.errno:
+            return f"could not be reached ({os.strerror(cause.errno)})"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError):
+        return f"could not be reached ({error})"
+    if isinstance(error, httpx.ConnectError):
+        return "could not be reached"
+    # httpx calls it a protocol error, too, when a server ends a connection too early.
+    closed = any(words in str(error) for words in ("disconnected", "peer closed"))
+    if isinstance(error, httpx.ProtocolError) and not closed:
+        return f"does not speak HTTP ({printable(str(error))})"
+    if isinstance(error, httpx.TransportError):
+        return f"broke off ({printable(str(error)) or type(error).__name__})"
+    return f"is not a URL that can be fetched ({printable(str(error))})"
