@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import World
-from tests.lab import CaIssuersServer, Issued, Proxy, TlsServer, curl
+from tests.lab import CaIssuersServer, Issued, Proxy, Relay, TlsServer, authority, curl
 from tests.lab.proxy import ADDON
 from tests.socks_server import SocksServer
 from tests.test_addon import REMOTE_CONTROL, mitmdump, order
 from tests.test_end_to_end import wait_until
 
 KNOWN_NAMES = Path(__file__).parent / "scripts" / "known_names.py"
+WANTS = Path(__file__).parent / "scripts" / "wants_credentials.py"
 SECRET = "hunter2"
 
 
@@ -148,11 +149,13 @@ class Upstream:
         return f"127.0.0.1:{self.proxy.port}"
 
 
-def upstream_world(root: Issued, ca: CaIssuersServer, upstream: str, **options: str) -> Proxy:
+def upstream_world(
+    root: Issued, ca: CaIssuersServer, upstream: str, *, scheme: str = "http", **options: str
+) -> Proxy:
     settings: dict[str, str | int | float] = {"aia_timeout": 5, **options}
     return Proxy(
         trust=[root],
-        mode=f"upstream:http://{upstream}",
+        mode=f"upstream:{scheme}://{upstream}",
         options=settings,
         scripts=[REMOTE_CONTROL],
     )
@@ -177,6 +180,64 @@ def test_upstream_mode(root: Issued) -> None:
         assert f"GET {url}" in upstream.proxy.log
         assert "proxy-authorization" not in ca.requests[0].headers
         assert SECRET not in proxy.log
+
+
+def test_https_upstream_proxy(root: Issued) -> None:
+    """Downloads go through TLS to it, too. It is verified first, with mitmproxy's roots: one
+    that nobody trusts is told nothing, and the reason says so."""
+    stranger = authority("Stranger")
+    with (
+        CaIssuersServer() as ca,
+        Upstream("--ignore-hosts", "127.0.0.1") as upstream,
+        Relay(upstream.proxy.port, leaf=root.issue()) as front,
+        Relay(upstream.proxy.port, leaf=stranger.issue()) as impostor,
+        upstream_world(
+            root,
+            ca,
+            f"127.0.0.1:{front.port}",
+            scheme="https",
+            upstream_auth=f"me:{SECRET}",
+            aia_allow="127.0.0.1",
+        ) as proxy,
+    ):
+        world = World(root, ca, proxy)
+        issuer, other = world.authority(), world.authority()
+        url, another = world.published(issuer), world.published(other)
+        with (
+            TlsServer(issuer.issue(aia=[url])) as server,
+            TlsServer(other.issue(aia=[another])) as second,
+        ):
+            assert world.get(server.url()).status == 200
+            assert f"GET {url}" in upstream.proxy.log
+            assert f"GET {url} HTTP/1.1".encode() in front.passed("to_server")
+            there = f"aia_proxy=https://me:{SECRET}@127.0.0.1:{impostor.port}"
+            assert order(world, there).status == 200
+            words = "unable to get local issuer certificate); aia_proxy))"
+            text = world.get(second.url()).error_text
+            assert f"the proxy has a certificate that is not trusted ({words}" in text
+            assert impostor.connections == 1
+            assert impostor.passed("to_server") == b""
+            right = there.replace(str(impostor.port), str(front.port))
+            assert order(world, right).status == 200
+            assert world.get(second.url()).status == 200
+        assert len(ca.requests) == 2
+        assert all(SECRET not in line for line in proxy.lines() if "control.test" not in line)
+
+
+def test_wrong_upstream_auth(root: Issued) -> None:
+    """A proxy that lets mitmproxy connect to servers, and refuses its downloads: the option is
+    that of mitmproxy."""
+    with (
+        CaIssuersServer() as ca,
+        Proxy("--ignore-hosts", "127.0.0.1", addon=False, scripts=[WANTS]) as upstream,
+        upstream_world(root, ca, f"127.0.0.1:{upstream.port}", aia_allow="127.0.0.1") as proxy,
+    ):
+        world = World(root, ca, proxy)
+        url = world.published(world.root)
+        refused = f"{url} was not downloaded: the proxy"
+        assert f"{refused} wants credentials (407; upstream_auth)" in reason(world, url)
+        assert order(world, "upstream_auth=me:wrong").status == 200
+        assert f"{refused} refused our credentials (407; upstream_auth)" in reason(world, url)
 
 
 def test_upstream_mode_counts_as_public(root: Issued) -> None:

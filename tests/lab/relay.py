@@ -3,11 +3,14 @@
 import itertools
 import selectors
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from tests.lab.certificates import Issued
 from tests.lab.listener import Listener
+from tests.lab.tls_server import server_context
 
 Direction = Literal["to_server", "to_client"]
 _READ_SIZE = 65536
@@ -24,13 +27,17 @@ class Chunk:
 
 
 class Relay:
-    """Stands in front of a server. `split` passes the server's bytes on in small pieces."""
+    """Stands in front of a server. `split` passes the server's bytes on in small pieces. With
+    `leaf` its clients speak TLS, and what passes is what is in it."""
 
-    def __init__(self, target_port: int, *, split: int | None = None) -> None:
+    def __init__(
+        self, target_port: int, *, split: int | None = None, leaf: Issued | None = None
+    ) -> None:
         self.chunks: list[Chunk] = []
         self._numbers = itertools.count(1)
         self._target_port = target_port
         self._split = split
+        self._tls = server_context(leaf) if leaf else None
         self._listener = Listener(self._converse)
         self.port = self._listener.port
 
@@ -61,6 +68,13 @@ class Relay:
         )
 
     def _converse(self, client: socket.socket) -> None:
+        if self._tls is None:
+            self._relay(client)
+        else:
+            with self._tls.wrap_socket(client, server_side=True) as tls:
+                self._relay(tls)
+
+    def _relay(self, client: socket.socket) -> None:
         number = next(self._numbers)
         with (
             socket.create_connection(("127.0.0.1", self._target_port)) as server,
@@ -73,6 +87,9 @@ class Relay:
                     direction, target = key.data
                     source = client if direction == "to_server" else server
                     data = source.recv(_READ_SIZE)
+                    while isinstance(source, ssl.SSLSocket) and source.pending():
+                        # Already read from the network: no selector knows of it.
+                        data += source.recv(_READ_SIZE)
                     if not data:
                         return
                     self._pass_on(number, direction, data, target)

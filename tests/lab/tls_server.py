@@ -48,7 +48,7 @@ class TlsServer:
         self.handshakes: list[Handshake] = []
         self.requests: list[str] = []
         self.failures: list[OSError] = []
-        self._context = _context(leaf, presented, tls, alpn, client_ca)
+        self._context = server_context(leaf, presented, tls, alpn, client_ca)
         self._listener = Listener(self._converse, host)
         self.port = self._listener.port
         self.address = (host, self.port)
@@ -84,13 +84,14 @@ class TlsServer:
             converse(tls, self.body, self.requests.append)
 
 
-def _context(
+def server_context(
     leaf: Issued,
-    presented: Sequence[Issued],
-    tls: TlsVersion | None,
-    alpn: Sequence[str],
-    client_ca: Issued | None,
+    presented: Sequence[Issued] = (),
+    tls: TlsVersion | None = None,
+    alpn: Sequence[str] = ("http/1.1",),
+    client_ca: Issued | None = None,
 ) -> ssl.SSLContext:
+    """What presents `leaf` and then `presented`; the rest as in `TlsServer`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # At the default level OpenSSL would not even load a weak certificate.
     context.set_ciphers("ALL:@SECLEVEL=0")
