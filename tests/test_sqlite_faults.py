@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,6 +208,42 @@ def test_replaced_while_it_is_opened(
     opened.close()
     others[0].close()
     assert [each.certificate.name for each in SqliteCache(path).entries()] == ["CN=New"]
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_gone_while_it_is_opened(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set aside by another process between two looks at it: that is no fault of the new one."""
+    path = tmp_path / "aia.sqlite3"
+    SqliteCache(path).add([entry(authority("Old"))])
+    real = sqlite_file._connect
+
+    def gone(path: Path, parameters: str, patience: float) -> sqlite3.Connection:
+        if parameters == "mode=rw":
+            monkeypatch.setattr(sqlite_file, "_connect", real)
+            sqlite_file.set_aside(path, sqlite_errors.identity_of(path))
+        return real(path, parameters, patience)
+
+    monkeypatch.setattr(sqlite_file, "_connect", gone)
+    opened = (sqlite_file.open_to_read if way == "read" else sqlite_file.open_to_write)(path)
+    assert (opened is None) is (way == "read")
+    if opened:
+        assert opened.current
+        opened.close()
+
+
+def test_replaced_while_it_is_written(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite may find anything wrong then. What was to be written goes into the new file."""
+    real = sqlite_rows.Database.add
+
+    def add(self: sqlite_rows.Database, *arguments: Any, **options: Any) -> int:
+        monkeypatch.setattr(sqlite_rows.Database, "add", real)
+        sqlite_file.set_aside(scene.path, sqlite_errors.identity_of(scene.path))
+        raise CacheError("disk I/O error")
+
+    monkeypatch.setattr(sqlite_rows.Database, "add", add)
+    scene.keep(scene.ca)
+    until(lambda: scene.known())
+    assert scene.warnings == []
 
 
 @pytest.mark.parametrize("way", ["read", "write"])

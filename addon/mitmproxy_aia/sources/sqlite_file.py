@@ -6,8 +6,9 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from mitmproxy_aia.cache import CacheError
 from mitmproxy_aia.sources.sqlite_errors import (
@@ -41,11 +42,7 @@ def open_to_read(path: Path, *, patience: float = 0.0) -> Database | None:
 
     Raises `Damaged`, `Locked`, and `CacheError` for a file that is not for us.
     """
-    for _ in range(OPENINGS):
-        database = _open_to_read(path, patience)
-        if database is None or _is_whole(database):
-            return database
-    raise Locked(f"{path} is being replaced by another process")
+    return _settled(path, lambda: _open_to_read(path, patience))
 
 
 def open_to_write(path: Path, *, patience: float = BUSY_SECONDS) -> Database:
@@ -53,11 +50,28 @@ def open_to_write(path: Path, *, patience: float = BUSY_SECONDS) -> Database:
 
     Raises `Damaged`, `Locked`, and `CacheError` if it cannot be written or is not for us.
     """
+    return _settled(path, lambda: _open_to_write(path, patience))
+
+
+_Opened = TypeVar("_Opened", bound=Database | None)
+
+
+def _settled(path: Path, open_once: Callable[[], _Opened]) -> _Opened:
+    """What `open_once` gives if the file has kept its name meanwhile. Otherwise neither that
+    nor its fault counts, and it is called again."""
+    fault: CacheError = Locked(f"{path} is being replaced by another process")
     for _ in range(OPENINGS):
-        database = _open_to_write(path, patience)
-        if _is_whole(database):
-            return database
-    raise Locked(f"{path} is being replaced by another process")
+        identity = identity_of(path)
+        try:
+            database = open_once()
+        except CacheError as error:
+            if identity_of(path) == identity:
+                raise
+            fault = error
+        else:
+            if database is None or _is_whole(database):
+                return database
+    raise fault
 
 
 def _is_whole(database: Database) -> bool:

@@ -138,8 +138,14 @@ class Writer:
                 self._begin_anew(suspicion)
             try:
                 self._write(batch)
-            except Damaged as damage:
-                self._begin_anew(damage)
+            except CacheError as fault:
+                if isinstance(fault, Damaged):
+                    self._begin_anew(fault)
+                elif self._database and not self._database.current:
+                    # Replaced under our hands: whatever that led to is over.
+                    self._close_file()
+                else:
+                    raise
                 self._write(batch)
         except CacheError as error:
             self._close_file()
