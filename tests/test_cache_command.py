@@ -24,7 +24,7 @@ from mitmproxy_aia.cli import choosing, views
 from mitmproxy_aia.sources import sqlite_cache
 from mitmproxy_aia.sources.sqlite_file import open_to_write
 from tests.cache_cli import NOW, URL, CacheCli, fingerprint
-from tests.lab import Issued, authority, pem_bundle
+from tests.lab import CaIssuersServer, Issued, Proxy, TlsServer, authority, curl, pem_bundle
 from tests.lab.redis_server import RedisServer
 from tests.lab.terminal import in_terminal
 from tests.test_cli import COMMAND, SOURCE_ROOT
@@ -426,6 +426,73 @@ def test_path(cache: CacheCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert cache.on("", "path", "--confdir", tmp_path).out == f"{tmp_path / 'aia.sqlite3'}\n"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.on("", "path").out == f"{tmp_path / '.mitmproxy' / 'aia.sqlite3'}\n"
+
+
+def test_configured_cache(cache: CacheCli, tmp_path: Path) -> None:
+    """What mitmproxy's own configuration says is meant, unless --cache says otherwise."""
+
+    def path() -> str:
+        return cache.on("", "path", "--confdir", tmp_path).out.strip()
+
+    config = tmp_path / "config.yaml"
+    config.write_text("# aia_cache: commented.sqlite3\nanticache: true\n")
+    assert path() == str(tmp_path / "aia.sqlite3")
+    config.write_text(f"anticache: true\naia_cache: {tmp_path}/mine.sqlite3\n")
+    assert path() == f"{tmp_path}/mine.sqlite3"
+    assert cache("path", "--confdir", tmp_path).out == f"{cache.path}\n"
+    config.write_text("aia_cache: redis://me:secret@127.0.0.1:6379/3\n")
+    assert path() == "redis://127.0.0.1:6379/3"
+    (tmp_path / "config.yml").write_text("aia_cache: ~/later.sqlite3\n")
+    assert path() == str(Path("~/later.sqlite3").expanduser())
+    (tmp_path / "config.yml").write_text("aia_cache:\n")
+    assert path() == "redis://127.0.0.1:6379/3"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"aia_cache: ftp://host/", "aia_cache in {}: takes the path of a file"),
+        (b"aia_cache: memory", "aia_cache in {}: what a proxy has in memory cannot be seen"),
+        (b"aia_cache: [a]", "{}: aia_cache is not a text"),
+        (b"a: 1\naia_cache: [", "{}, line 2: it is not YAML (with --cache it is not"),
+        (b"aia_cache: \xff", "{} cannot be read: it is not UTF-8"),
+        (b"aia_cache: \x01", "{}: it is not YAML"),
+        (None, "{} cannot be read: Is a directory"),
+    ],
+)
+def test_bad_configuration(
+    cache: CacheCli, tmp_path: Path, content: bytes | None, error: str
+) -> None:
+    """The file is named, and what is wrong in it; --cache does without it."""
+    config = tmp_path / "config.yaml"
+    if content is None:
+        config.mkdir()
+    else:
+        config.write_bytes(content)
+    result = cache.on("", "list", "--confdir", tmp_path)
+    assert result.status == 1
+    assert result.err.startswith(f"mitmproxy-aia: {error.format(config)}"), result.err
+    assert cache("path", "--confdir", tmp_path).status == 0
+
+
+def test_configuration_of_a_text(cache: CacheCli, tmp_path: Path) -> None:
+    """What mitmproxy would not start with is not more than nothing."""
+    (tmp_path / "config.yaml").write_text("aia_cache")
+    assert cache.on("", "path", "--confdir", tmp_path).out == f"{tmp_path / 'aia.sqlite3'}\n"
+
+
+def test_the_proxy_means_the_same_cache(cache: CacheCli, root: Issued, tmp_path: Path) -> None:
+    """mitmdump and the command, with nothing but a config.yaml between them."""
+    (tmp_path / "config.yaml").write_text(f"aia_cache: {tmp_path}/mine.sqlite3\n")
+    issuer = root.issue("Configured", ca=True)
+    with (
+        CaIssuersServer() as ca,
+        Proxy(trust=[root], confdir=tmp_path) as proxy,
+        TlsServer(issuer.issue(aia=[ca.serve("/int", issuer.der)])) as server,
+    ):
+        assert curl(server.url(), proxy=proxy).status == 200
+    listed = cache.on("", "list", "--confdir", tmp_path)
+    assert "CN=Configured" in listed.out
 
 
 def test_where_the_options_stand(cache: CacheCli, tmp_path: Path) -> None:

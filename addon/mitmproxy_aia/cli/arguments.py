@@ -165,7 +165,8 @@ def _which_cache(cache: str, confdir: str) -> argparse.ArgumentParser:
         default=cache,
         metavar="WHERE",
         help="the cache, as in mitmproxy's option aia_cache: the path of a file, or "
-        "redis://[user:password@]host:port/db (default: aia.sqlite3 in the confdir)",
+        "redis://[user:password@]host:port/db (default: what config.yaml in the confdir says, or "
+        "else aia.sqlite3 there)",
     )
     parser.add_argument(
         "--confdir",

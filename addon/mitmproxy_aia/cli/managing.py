@@ -15,6 +15,7 @@ from mitmproxy_aia.bundle import save, write_bundle
 from mitmproxy_aia.cache import Cache, Entry
 from mitmproxy_aia.cli import terminal, views
 from mitmproxy_aia.cli.choosing import Choice, choose
+from mitmproxy_aia.cli.configuration import configured_cache
 from mitmproxy_aia.cli.terminal import CommandError, complain, count, one_line
 from mitmproxy_aia.sources.caches import open_cache, where
 
@@ -125,11 +126,16 @@ def path(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def opened(options: argparse.Namespace) -> Iterator[Cache]:
-    """The cache that --cache and --confdir name. Raises CommandError and CacheError."""
+    """The cache that --cache names, or mitmproxy's configuration in --confdir. Raises
+    CommandError and CacheError."""
+    text, said_by = options.cache, "--cache"
     try:
-        cache = open_cache(where(options.cache, Path(options.confdir)))
+        confdir = Path(options.confdir).expanduser()
+        if not text and (configured := configured_cache(confdir)) is not None:
+            text, said_by = configured[0], f"aia_cache in {configured[1]}"
+        cache = open_cache(where(text, confdir))
     except (ValueError, RuntimeError) as error:  # the latter for a ~user who does not exist
-        raise CommandError(f"--cache: {error}") from error
+        raise CommandError(f"{said_by}: {error}") from error
     with contextlib.closing(cache):
         yield cache
 
