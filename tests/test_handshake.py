@@ -406,3 +406,18 @@ def test_insecure_versions_are_those_of_mitmproxy() -> None:
 def test_hook_name() -> None:
     """mitmproxy derives the name of the method it calls from the name of the class."""
     assert handshake.AiaCompleteHook.name == "aia_complete"
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "suite_b"),
+    [
+        ([], False),
+        (["ECDHE-ECDSA-AES128-GCM-SHA256", "@SECLEVEL=1"], False),
+        (["SUITEB128"], True),
+        (["@SECLEVEL=2", "SUITEB192"], True),
+        (["HIGH:SUITEB128ONLY"], True),
+    ],
+)
+def test_suite_b(ciphers: list[str], suite_b: bool) -> None:
+    """Suite B binds the chain, too; such a server is left to OpenSSL alone."""
+    assert handshake.is_suite_b(ciphers) is suite_b

@@ -59,6 +59,39 @@ def test_security_level_of_the_configuration(
     assert f"CA certificate key too weak{tried}" in reply.error_text
 
 
+def test_signature_algorithms_of_the_configuration(
+    root: Issued, ca: CaIssuersServer, tmp_path: Path
+) -> None:
+    """openssl.cnf offers servers only what an RSA key can do: no reason not to start, nor to
+    refuse a chain that a handshake would take."""
+    configuration = tmp_path / "openssl.cnf"
+    algorithms = "SignatureAlgorithms = rsa_pss_rsae_sha256:RSA+SHA256"
+    configuration.write_text(LEVEL_3.replace("CipherString = DEFAULT:@SECLEVEL=3", algorithms))
+    issuer = root.issue("CA", ca=True)
+    leaf = issuer.issue(key="rsa2048", aia=[ca.serve("/algorithms.der", issuer.der)])
+    with (
+        TlsServer(leaf) as server,
+        Proxy(trust=[root], environment={"OPENSSL_CONF": str(configuration)}) as proxy,
+    ):
+        assert [each.status for each in answers(proxy, server)] == [200]
+
+
+@pytest.mark.parametrize("presented", [0, 1])
+def test_suite_b(ca: CaIssuersServer, presented: int) -> None:
+    """root (RSA) -> CA -> leaf: a handshake with Suite B refuses the signature of an RSA key,
+    so a completion must not make it good."""
+    root = authority("RSA Root", key="rsa2048")
+    issuer = root.issue("CA", ca=True)
+    leaf = issuer.issue(aia=[ca.serve(f"/suite-b-{presented}.der", issuer.der)])
+    options = {"ciphers_server": "SUITEB128", "tls_version_server_max": "TLS1_2"}
+    with (
+        TlsServer(leaf, *[issuer] * presented) as server,
+        Proxy(trust=[root], options=options) as proxy,
+    ):
+        (reply,) = answers(proxy, server)
+    assert reply.status == 502
+
+
 def test_intermediate_that_the_trust_file_rejects(
     root: Issued, ca: CaIssuersServer, tmp_path: Path
 ) -> None:

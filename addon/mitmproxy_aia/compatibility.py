@@ -37,7 +37,7 @@ _OF_A_CONNECTION = (
 )
 OPENSSL = (
     *("ERR_clear_error", "SSL_CTX_set_cert_store", "SSL_get0_param", "SSL_get_verify_result"),
-    *("X509_PURPOSE_SSL_SERVER", "X509_STORE_up_ref"),
+    *("SSL_CTX_set1_sigalgs_list", "X509_PURPOSE_SSL_SERVER", "X509_STORE_up_ref"),
     *("X509_STORE_CTX_free", "X509_STORE_CTX_get1_chain", "X509_STORE_CTX_get_error"),
     *("X509_STORE_CTX_get_error_depth", "X509_STORE_CTX_init", "X509_STORE_CTX_new"),
     *("X509_STORE_set1_param", "X509_STORE_set_purpose", "X509_V_OK", "X509_verify_cert"),

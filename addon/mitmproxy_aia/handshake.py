@@ -82,9 +82,9 @@ def watch(
 
     With `audit` an incomplete chain is completed for `conclude` to know, and the handshake
     fails all the same, with mitmproxy's own words. Returns whether it will be watched: not if
-    its layer is not one that we know.
+    its layer is not one that we know, nor with Suite B.
     """
-    if data.ssl_conn is None:
+    if data.ssl_conn is None or is_suite_b(data.conn.cipher_list):
         return False
     for candidate in data.context.layers:
         if isinstance(candidate, tls_layers.ServerTLSLayer) and candidate.conn is data.conn:
@@ -283,3 +283,10 @@ def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | No
 
 
 _INSECURE_VERSIONS = frozenset({"UNBOUNDED", "SSL3", "TLS1", "TLS1_1"})
+
+
+def is_suite_b(cipher_list: Sequence[str]) -> bool:
+    """Whether these ciphers ask for Suite B (openssl-ciphers(1), RFC 6460), which binds the keys
+    and signatures of the chain as well. A rehearsal cannot ask for that, so that OpenSSL alone
+    has to verify such a server."""
+    return any(cipher.startswith("SUITEB") for cipher in ":".join(cipher_list).split(":"))

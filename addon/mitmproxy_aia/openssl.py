@@ -129,6 +129,11 @@ def use_store(context: SSL.Context, store: crypto.X509Store) -> None:
     _lib.SSL_CTX_set_cert_store(context._context, store._store)
 
 
+def use_signature_algorithms(context: SSL.Context, names: str) -> None:
+    """Whatever openssl.cnf has for them (SSL_CTX_set1_sigalgs_list(3))."""
+    _assert(_lib.SSL_CTX_set1_sigalgs_list(context._context, names.encode()))
+
+
 def verify_result(connection: SSL.Connection) -> int:
     """The verification error of a connection's handshake; X509_V_OK, which is 0, also if there
     was no certificate (SSL_get_verify_result(3))."""

@@ -24,6 +24,9 @@ from mitmproxy_aia.openssl import Chain, Fault, Result
 # TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 is good enough for every security level. That it may
 # not suit the leaf's key is found only after the verification.
 _CIPHER = "ECDHE-ECDSA-AES256-GCM-SHA384"
+_SIGNATURE_ALGORITHMS = "ECDSA+SHA512:ECDSA+SHA384:ECDSA+SHA256"
+"""Without one for it the cipher would not be offered. The chain's signatures need not be among
+them."""
 _CIPHER_CODE = b"\xc0\x2c"
 _TLS_1_2 = b"\x03\x03"
 _HANDSHAKE_RECORD = b"\x16"
@@ -85,6 +88,7 @@ def _stage(security_level: int | None, _thread: int) -> tuple[SSL.Context, _Seen
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
     level = "" if security_level is None else f"@SECLEVEL={security_level}:"
     context.set_cipher_list(f"{level}{_CIPHER}".encode())
+    openssl.use_signature_algorithms(context, _SIGNATURE_ALGORITHMS)
     context.set_verify(SSL.VERIFY_PEER, callback)
     return context, seen
 
