@@ -85,11 +85,12 @@ def test_suite_b(ca: CaIssuersServer, presented: int) -> None:
     leaf = issuer.issue(aia=[ca.serve(f"/suite-b-{presented}.der", issuer.der)])
     options = {"ciphers_server": "SUITEB128", "tls_version_server_max": "TLS1_2"}
     with (
-        TlsServer(leaf, *[issuer] * presented) as server,
+        TlsServer(leaf, *[issuer] * presented, tls="1.2", curve="prime256v1") as server,
         Proxy(trust=[root], options=options) as proxy,
     ):
         (reply,) = answers(proxy, server)
     assert reply.status == 502
+    assert "Certificate verify failed" in reply.error_text
 
 
 def test_intermediate_that_the_trust_file_rejects(

@@ -31,7 +31,7 @@ class TlsServer:
 
     TlsServer(leaf) is the fault this project is about. Duplicates, strangers, weak keys and
     wrong orders are presented as given. With `client_ca` the client must have a certificate
-    that this authority has issued.
+    that this authority has issued. `curve` is the only one it does ECDHE with.
     """
 
     def __init__(
@@ -43,12 +43,15 @@ class TlsServer:
         body: bytes = b"hello from the lab",
         client_ca: Issued | None = None,
         host: str = "127.0.0.1",
+        curve: str | None = None,
     ) -> None:
         self.body = body
         self.handshakes: list[Handshake] = []
         self.requests: list[str] = []
         self.failures: list[OSError] = []
         self._context = server_context(leaf, presented, tls, alpn, client_ca)
+        if curve:
+            self._context.set_ecdh_curve(curve)
         self._listener = Listener(self._converse, host)
         self.port = self._listener.port
         self.address = (host, self.port)
