@@ -1,22 +1,17 @@
-"""The face to mitmproxy: hooks, commands and log lines. No cryptography and no I/O."""
+"""The face to mitmproxy: hooks and log lines. No cryptography and no I/O."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import cast
+from collections.abc import Iterable, Sequence
 
-from mitmproxy import addonmanager, command, connection, ctx, exceptions, tls, types
-from mitmproxy.log import ALERT
+from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 
-from mitmproxy_aia import bundle, handshake
-from mitmproxy_aia.cache import CacheError, Entry
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia import handshake
+from mitmproxy_aia.cache_commands import CacheCommands
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.connections import address_of, own_listeners, server_of
@@ -35,10 +30,6 @@ ANNOUNCED = 1_000
 LEARNED = 10_000
 """Servers whose complete chain was looked at, and is not again for `LEARNED_FOR` seconds."""
 LEARNED_FOR = 3_600.0
-LISTED = 1_000
-"""Rows of a table that is still of use to a person, and takes no time to make."""
-PATIENCE = 1.0
-"""Seconds that a command may keep the event loop waiting for a cache."""
 FROZEN = "aia_mode=frozen"
 
 
@@ -55,9 +46,10 @@ class Aia:
             own_listeners,
             lambda: FROZEN if self._settings.mode == "frozen" else "",
         )
-        self._tasks: set[asyncio.Task[None]] = set()
         self._announced = Recent(ANNOUNCED)
         self._learned = Recent(LEARNED, LEARNED_FOR)
+        # mitmproxy takes these for addons as well.
+        self.addons = [CacheCommands(self._tiers, self._learned.clear)]
 
     def load(self, loader: addonmanager.Loader) -> None:
         add_options(loader)
@@ -122,77 +114,6 @@ class Aia:
     def done(self) -> None:
         self._settings = Settings(mode="off")
         self._tiers.close()
-
-    @command.command("aia.cache.list")
-    def cache_list(self) -> types.Data:
-        """The intermediates that are remembered, in memory and in the cache."""
-        entries = {entry.certificate: entry for entry in self._tiers.entries()}
-        entries |= {entry.certificate: entry for entry in self._cached()}
-        ordered = sorted(entries.values(), key=lambda entry: entry.certificate.name.lower())
-        rows = [["subject", "valid until", "from", "last used"]]
-        rows += [
-            [
-                entry.certificate.name,
-                f"{entry.certificate.not_after:%Y-%m-%d}",
-                printable(entry.origin),
-                f"{entry.last_used:%Y-%m-%d %H:%M}",
-            ]
-            for entry in ordered[:LISTED]
-        ]
-        if len(ordered) >= LISTED:
-            rows.append(["... more: mitmproxy-aia cache list", "", "", ""])
-        return cast(types.Data, rows)
-
-    def _cached(self) -> Sequence[Entry]:
-        """The first of what is in the cache; nothing if it does not answer at once."""
-        thread = ThreadPoolExecutor(1, "aia-cache-list")
-        listing = thread.submit(lambda: [*itertools.islice(self._tiers.cached(), LISTED)])
-        try:
-            return listing.result(PATIENCE)
-        except (CacheError, TimeoutError) as error:
-            why = str(error) or "takes too long"
-            logger.warning(f"the cache cannot be listed: {why}; see mitmproxy-aia cache list")
-            return ()
-        finally:
-            thread.shutdown(wait=False)
-
-    @command.command("aia.cache.clear")
-    def cache_clear(self) -> None:
-        """Forget all intermediates, in memory and in the cache."""
-
-        async def clear() -> str:
-            number = await self._tiers.clear()
-            self._learned.clear()
-            return f"{number} intermediates were forgotten"
-
-        self._run(clear())
-
-    @command.command("aia.cache.export")
-    def cache_export(self, path: types.Path) -> None:
-        """Write the intermediates that are remembered to a file, for aia_intermediates."""
-
-        in_memory = self._tiers.entries()
-
-        def write() -> str:
-            remembered = [*in_memory, *self._tiers.cached()]
-            bundle.save(Path(path).expanduser(), bundle.write_bundle(remembered))
-            number = len({entry.certificate for entry in remembered})
-            return f"{number} intermediates were written to {path}"
-
-        self._run(asyncio.to_thread(write))
-
-    def _run(self, work: Awaitable[str]) -> None:
-        """Does what would keep the event loop waiting, and says what came of it."""
-
-        async def run() -> None:
-            try:
-                logger.log(ALERT, await work)
-            except (OSError, RuntimeError) as error:
-                logger.error(str(error))
-
-        task = asyncio.create_task(run(), name="aia command")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _begin(
         self, server: Server, presented: Iterable[Certificate], verifier: Verifier
