@@ -52,12 +52,12 @@ def write_bundle(entries: Iterable[Entry]) -> Iterator[str]:
     # Texts and DER: parsed certificates take several times the memory.
     told = {
         (
-            _comment(entry.certificate.full_name),
+            comment(entry.certificate.full_name),
             entry.certificate.not_after.replace(tzinfo=None).isoformat(" ", "seconds"),
             entry.certificate.fingerprint,
             entry.certificate.der,
-            _comment(entry.certificate.full_issuer),
-            _comment(entry.origin),
+            comment(entry.certificate.full_issuer),
+            comment(entry.origin),
         )
         for entry in entries
     }
@@ -127,7 +127,7 @@ def save(path: Path, text: Iterable[str]) -> None:
         raise OSError(f"cannot write {shown} ({error.strerror})") from error
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """`text` from a stranger, for a comment: it does not end the line, and no reader can take
     it for the beginning or the end of a PEM block. What comes out of it, goes in unchanged."""
     text = _FIVE_DASHES.sub(r"\\x2d", printable(text, len(text))).strip()

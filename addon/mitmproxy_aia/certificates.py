@@ -175,6 +175,12 @@ class Certificate:
         return display_name(name) if name is not None else _unreadable(self._names[1])
 
     @property
+    def issuer_name(self) -> str:
+        """The issuer for people, in the same way."""
+        name = _read_name(self._names[0], lambda: self.x509.issuer)
+        return display_name(name) if name is not None else _unreadable(self._names[0])
+
+    @property
     def full_name(self) -> str:
         """The subject in full, as RFC 4514 writes it. Not yet safe to print, nor bounded."""
         return _full_name(self._names[1], lambda: self.x509.subject)

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,10 @@ from tests.lab.bundles import pem_bundle
 from tests.lab.certificates import Issued
 from tests.lab.process import Process, find_program
 
+_NGINX_LINES = """
+ssl_certificate /etc/nginx/chain.pem;
+ssl_certificate_key /etc/nginx/key.pem;
+"""
 _NGINX_CONFIGURATION = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -25,8 +29,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port} ssl http2;
-        ssl_certificate {folder}/chain.pem;
-        ssl_certificate_key {folder}/key.pem;
+        {lines}
         location / {{ return 200 "hello from nginx"; }}
     }}
 }}
@@ -62,15 +65,22 @@ def openssl_s_server(leaf: Issued, *presented: Issued) -> Iterator[RunningServer
             yield RunningServer(process, int(port))
 
 
-@contextlib.contextmanager
-def nginx(leaf: Issued, *presented: Issued) -> Iterator[RunningServer]:
+def nginx(leaf: Issued, *presented: Issued) -> contextlib.AbstractContextManager[RunningServer]:
     """nginx with HTTP/1.1 and HTTP/2, presenting these certificates."""
+    files = {"chain.pem": pem_bundle(leaf, *presented), "key.pem": leaf.key_pem}
+    return nginx_with(_NGINX_LINES, files)
+
+
+@contextlib.contextmanager
+def nginx_with(lines: str, files: Mapping[str, bytes]) -> Iterator[RunningServer]:
+    """nginx with these lines in its configuration, and these files as its /etc/nginx."""
     program = find_program("nginx")
     with tempfile.TemporaryDirectory() as name, _bound_socket() as listening:
         folder, port = Path(name), listening.getsockname()[1]
-        _write(folder / "chain.pem", pem_bundle(leaf, *presented))
-        _write(folder / "key.pem", leaf.key_pem)
-        text = _NGINX_CONFIGURATION.format(folder=folder, port=port)
+        for file, content in files.items():
+            _write(folder / file, content)
+        lines = lines.replace("/etc/nginx/", f"{folder}/")
+        text = _NGINX_CONFIGURATION.format(folder=folder, port=port, lines=lines)
         configuration = _write(folder / "nginx.conf", text.encode())
         # nginx takes over a listening socket named in NGINX, as in an upgrade of its binary.
         # Clients can thus connect before it has started, and no port is ever guessed.
