@@ -49,6 +49,7 @@ class Wire:
         self.answer_hook = answer_hook
         self.audit = audit
         self.learned: list[Sequence[Certificate]] = []
+        self.complete = 0
         self.commands: list[commands.Command] = []
         self.outcomes: list[Outcome] = []
         self.log: list[str] = []
@@ -120,10 +121,14 @@ class Wire:
                 self.begin,
                 self.outcomes.append,
                 learn=self.learned.append,
+                complete=self.count,
                 audit=self.audit,
             )
         elif isinstance(hook, handshake.AiaCompleteHook) and self.answer_hook:
             hook.pause.outcome = asyncio.run(hook.pause.completion.complete())
+
+    def count(self) -> None:
+        self.complete += 1
 
     def step_server(self) -> None:
         try:
@@ -219,6 +224,7 @@ def test_learns_what_openssl_has_verified(root: Issued, tls_max: int) -> None:
     wire = Wire(root, chain, tls_max=tls_max).run()
     assert wire.established
     assert wire.learned == [certificates(lower, upper)]
+    assert (wire.complete, wire.outcomes) == (1, [])
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -227,7 +233,7 @@ def test_learns_nothing_from_an_incomplete_chain(root: Issued, tls_max: int, kno
     ca = root.issue("CA", ca=True)
     wire = Wire(root, [ca.issue()], [Shelf(known=[ca] if known else [])], tls_max=tls_max).run()
     assert wire.established == known
-    assert wire.learned == []
+    assert (wire.learned, wire.complete) == ([], 0)
 
 
 def test_learns_nothing_from_a_refused_server(root: Issued, tls_max: int) -> None:
@@ -235,7 +241,7 @@ def test_learns_nothing_from_a_refused_server(root: Issued, tls_max: int) -> Non
     ca = root.issue("CA", ca=True)
     wire = Wire(root, [ca.issue(expired=True), ca], tls_max=tls_max).run()
     assert not wire.established
-    assert wire.learned == []
+    assert (wire.learned, wire.complete) == ([], 0)
 
 
 def test_learns_nothing_that_cannot_be_read(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +255,16 @@ def test_learns_nothing_that_cannot_be_read(root: Issued, monkeypatch: pytest.Mo
     wire = Wire(root, [ca.issue(), ca]).run()
     assert wire.established
     assert wire.learned == [()]
+
+
+def test_tells_what_the_server_sent(root: Issued, tls_max: int) -> None:
+    """All of it and in its order, whether it was of use or not, and whatever came of it."""
+    upper = root.issue("Upper", ca=True)
+    lower = upper.issue("Lower", ca=True)
+    chain = [lower.issue(), root.issue("Stranger", ca=True), upper]
+    for shelf in Shelf(known=[lower]), Shelf(fetched=[lower]), Shelf():
+        wire = Wire(root, chain, [shelf], tls_max=tls_max).run()
+        assert [outcome.presented for outcome in wire.outcomes] == [certificates(*chain)]
 
 
 def test_pause_comes_before_anything_is_sent(root: Issued, tls_max: int) -> None:

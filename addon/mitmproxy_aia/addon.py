@@ -14,8 +14,9 @@ from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
-from mitmproxy_aia.connections import address_of, own_listeners, server_of
+from mitmproxy_aia.connections import address_of, own_listeners, protocol_of, server_of
 from mitmproxy_aia.egress import Server
+from mitmproxy_aia.history import History
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.options import NAMES, Settings, add_options
 from mitmproxy_aia.recent import Recent
@@ -46,6 +47,7 @@ class Aia:
             own_listeners,
             lambda: FROZEN if self._settings.mode == "frozen" else "",
         )
+        self.history = History()
         self._announced = Recent(ANNOUNCED)
         self._learned = Recent(LEARNED, LEARNED_FOR)
         # mitmproxy takes these for addons as well.
@@ -93,8 +95,9 @@ class Aia:
         handshake.watch(
             data,
             functools.partial(self._begin, server_of(server, self._settings.proxy)),
-            functools.partial(self._conclude, address, audit),
+            functools.partial(self._conclude, server, audit),
             learn=self._to_learn(address),
+            complete=functools.partial(self.history.note_complete, address),
             audit=audit,
         )
 
@@ -133,7 +136,9 @@ class Aia:
         if intermediates:
             self._tiers.keep([Found(certificate, address) for certificate in intermediates])
 
-    def _conclude(self, address: str, audit: bool, outcome: Outcome) -> None:
+    def _conclude(self, server: connection.Server, audit: bool, outcome: Outcome) -> None:
+        address = address_of(server)
+        self.history.note(address, outcome, protocol=protocol_of(server), audit=audit)
         if not outcome.verified:
             logger.warning(
                 f"{address} sent a certificate chain that could not be completed: {outcome.reason}"

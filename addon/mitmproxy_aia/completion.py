@@ -41,7 +41,8 @@ class Outcome:
     `path` goes from the leaf to the trust anchor and is empty unless it was verified; only
     then is `fault` None. `found` are its intermediates that the server did not send, with
     their origins. `attempts` are what was tried beyond this process, and `notes` say which
-    limits were met. `seconds` is how long it took, waiting included.
+    limits were met. `seconds` is how long it took, waiting included. `presented` is what the
+    server sent, leaf first, as far as it was looked at.
     """
 
     path: Path = ()
@@ -50,6 +51,7 @@ class Outcome:
     attempts: tuple[Attempt, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    presented: tuple[Certificate, ...] = ()
 
     @property
     def verified(self) -> bool:
@@ -92,6 +94,7 @@ class Completion:
         self._server = server
         self._presented: Iterator[Certificate] = iter(presented)
         self._leaf = next(self._presented)
+        self._taken = [self._leaf]
         look_up = [functools.partial(self._look_up, source) for source in sources]
         self._search = Search(self._leaf, verifier, self._limits, look_up)
         self._found: dict[Certificate, Found] = {}
@@ -150,6 +153,7 @@ class Completion:
 
     def _work(self) -> Generator[None, None, None]:
         for certificate in self._presented:
+            self._taken.append(certificate)
             self._add(Found(certificate, PRESENTED), nesting=0)
             yield
         yield from self._search.run()
@@ -239,4 +243,5 @@ class Completion:
             attempts=tuple(self._attempts),
             notes=(*self._search.notes, *self._notes),
             seconds=time.monotonic() - self._started,
+            presented=tuple(self._taken),
         )

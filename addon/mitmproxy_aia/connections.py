@@ -50,3 +50,8 @@ def address_of(conn: connection.Server) -> str:
     """How the log calls a server: by the name it was asked for, if there is one."""
     host, port = conn.address[:2] if conn.address else ("unknown", 0)
     return printable(f"{conn.sni or host}:{port}")
+
+
+def protocol_of(conn: connection.Server) -> str:
+    """What the handshake with a server is one of. QUIC is told by its layer only."""
+    return "DTLS" if conn.transport_protocol == "udp" else "TLS"

@@ -76,13 +76,15 @@ def watch(
     conclude: Conclude,
     *,
     learn: Learn | None = None,
+    complete: Callable[[], None] = lambda: None,
     audit: bool = False,
 ) -> bool:
     """Watches the handshake that `data.ssl_conn` is about to do with a server.
 
-    With `audit` an incomplete chain is completed for `conclude` to know, and the handshake
-    fails all the same, with mitmproxy's own words. Returns whether it will be watched: not if
-    its layer is not one that we know, nor with Suite B.
+    `complete` is called when the chain was complete and verified. With `audit` an incomplete
+    chain is completed for `conclude` to know, and the handshake fails all the same, with
+    mitmproxy's own words. Returns whether it will be watched: not if its layer is not one that
+    we know, nor with Suite B.
     """
     if data.ssl_conn is None or is_suite_b(data.conn.cipher_list):
         return False
@@ -95,7 +97,9 @@ def watch(
                 data.context.options.ssl_verify_upstream_trusted_ca,
                 data.context.options.ssl_verify_upstream_trusted_confdir,
             )
-            watch = _Watch(candidate, data.ssl_conn, level, trust, begin, conclude, learn, audit)
+            watch = _Watch(
+                candidate, data.ssl_conn, level, trust, begin, conclude, learn, complete, audit
+            )
             watch.start()
             return True
     return False
@@ -114,6 +118,7 @@ class _Watch:
         begin: Begin,
         conclude: Conclude,
         learn: Learn | None,
+        complete: Callable[[], None],
         audit: bool,
     ) -> None:
         self._layer = layer
@@ -123,6 +128,7 @@ class _Watch:
         self._begin = begin
         self._conclude = conclude
         self._learn = learn
+        self._complete = complete
         self._audit = audit
         self._stock = layer.receive_handshake_data
         self._forgiven: list[Fault] = []
@@ -189,6 +195,7 @@ class _Watch:
     def _tell(self) -> None:
         """Has the complete chain learned. Whatever comes of that, the server is verified."""
         try:
+            self._complete()
             if self._learn is not None:
                 self._learn(_verified_intermediates(self._connection))
         except (KeyboardInterrupt, SystemExit):

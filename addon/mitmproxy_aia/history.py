@@ -1,0 +1,201 @@
+"""What happened, per server: what a person may want to know who has to mend one. Pure.
+
+It is bounded whatever servers do: those that were not seen for the longest time go first, and
+of what a single one presents only so many bytes are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.completion import Outcome
+from mitmproxy_aia.paths import Path
+from mitmproxy_aia.sources import Found
+
+SERVERS = 1_000
+"""Servers that are remembered."""
+BYTES = 32 * 1024 * 1024
+"""What their certificates may take together, in DER."""
+PRESENTED_BYTES = 64 * 1024
+"""What is kept of the certificates that one server sent after its own, in DER."""
+MAX_REASON = 2_000
+"""Characters of a reason that are kept."""
+
+Verdict = Literal["incomplete", "broken", "complete"]
+"""Incomplete: a path was found and verified. Broken: none was. Complete: mended since."""
+
+
+def utc_now() -> datetime.datetime:
+    """The current time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One server whose chain was incomplete or broken at least once.
+
+    `server` is its address as in the log (host:port). `verdict` is that of the last time, and
+    `incomplete`, `broken` and `complete` count handshakes; those before the first fault are not
+    counted. `first` and `last` are when its chain was at fault, and `mended` is when it was
+    first seen complete after that, if it was (all in UTC).
+
+    The others tell of the last handshake with a fault. `presented` is what the server sent,
+    leaf first, and `left_out` how much of it is not kept. `found` are the intermediates that it
+    did not send, and `path` goes from the leaf to the trust anchor; both are empty if it is
+    broken, and then `reason` says why, in words that are safe to print. `seconds` is how long
+    the handshake was paused. `protocol` is TLS, DTLS or QUIC. `audit` says that the connection
+    was refused all the same (aia_mode=audit).
+    """
+
+    server: str
+    verdict: Verdict
+    first: datetime.datetime
+    last: datetime.datetime
+    mended: datetime.datetime | None = None
+    incomplete: int = 0
+    broken: int = 0
+    complete: int = 0
+    presented: tuple[Certificate, ...] = ()
+    left_out: int = 0
+    found: tuple[Found, ...] = ()
+    path: Path = ()
+    reason: str = ""
+    seconds: float = 0.0
+    protocol: str = "TLS"
+    audit: bool = False
+
+    @property
+    def at_fault(self) -> Verdict:
+        """The verdict of the last handshake with a fault."""
+        return "incomplete" if self.path else "broken"
+
+    @property
+    def size(self) -> int:
+        """Bytes of its certificates."""
+        others = (item.certificate for item in self.found)
+        return sum(len(each.der) for each in {*self.presented, *others, *self.path})
+
+
+class History:
+    """The records of the servers seen last. Safe to be read from other threads.
+
+    `capacity` is in servers, `size` in bytes, and `now` tells the time.
+    """
+
+    def __init__(
+        self,
+        capacity: int = SERVERS,
+        size: int = BYTES,
+        now: Callable[[], datetime.datetime] = utc_now,
+    ) -> None:
+        self._capacity = capacity
+        self._size = size
+        self._now = now
+        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+        self._total = 0
+        self._lock = threading.Lock()
+        self.started = now()
+        self.complete = 0
+        """Handshakes with servers that sent all that was needed."""
+        self.forgotten = 0
+        """Records that had to make room for others."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def records(self) -> Sequence[Record]:
+        """The server that was at fault last comes first."""
+        with self._lock:
+            return tuple(reversed(self._records.values()))
+
+    def get(self, server: str) -> Record | None:
+        """What is known of the server at this address, as in the log."""
+        return self._records.get(server)
+
+    def note(
+        self, server: str, outcome: Outcome, *, protocol: str = "TLS", audit: bool = False
+    ) -> Record:
+        """Takes note of what came of an incomplete or broken chain, and returns the record."""
+        now = self._now()
+        old = self._records.get(server) or Record(server, "broken", now, now)
+        presented = _kept(outcome.presented)
+        found = tuple(dataclasses.replace(item, certificate=_bare(item)) for item in outcome.found)
+        record = dataclasses.replace(
+            old,
+            verdict="incomplete" if outcome.verified else "broken",
+            last=now,
+            mended=None,
+            incomplete=old.incomplete + outcome.verified,
+            broken=old.broken + (not outcome.verified),
+            # Of the same certificates as last time, keep what was read from them.
+            presented=old.presented if old.presented == presented else presented,
+            left_out=len(outcome.presented) - len(presented),
+            found=old.found if old.found == found else found,
+            path=old.path if old.path == outcome.path else tuple(map(_bare, outcome.path)),
+            reason="" if outcome.verified else printable(outcome.reason, MAX_REASON),
+            seconds=outcome.seconds,
+            protocol=protocol,
+            audit=audit,
+        )
+        with self._lock:
+            self._put(record)
+        return record
+
+    def note_complete(self, server: str) -> None:
+        """Takes note of a handshake with a server that sent all that was needed."""
+        self.complete += 1
+        old = self._records.get(server)
+        if old is None:
+            return
+        mended = old.mended or self._now()
+        # In its place: nothing is to be done about it, so it may go in its turn.
+        with self._lock:
+            self._records[server] = dataclasses.replace(
+                old, verdict="complete", mended=mended, complete=old.complete + 1
+            )
+
+    def clear(self) -> None:
+        with self._lock:
+            self._records.clear()
+            self._sizes.clear()
+            self._total = 0
+
+    def _put(self, record: Record) -> None:
+        self._records[record.server] = record
+        self._records.move_to_end(record.server)
+        size = record.size
+        self._total += size - self._sizes.get(record.server, 0)
+        self._sizes[record.server] = size
+        while len(self._records) > self._capacity or (
+            self._total > self._size and len(self._records) > 1
+        ):
+            server, _ = self._records.popitem(last=False)
+            self._total -= self._sizes.pop(server)
+            self.forgotten += 1
+
+
+def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:
+    """The leaf, and those after it as long as there is room."""
+    kept: list[Certificate] = []
+    room = PRESENTED_BYTES
+    for certificate in presented:
+        if kept:
+            room -= len(certificate.der)
+        if room < 0:
+            break
+        kept.append(_bare(certificate))
+    return tuple(kept)
+
+
+def _bare(what: Certificate | Found) -> Certificate:
+    """Without what was read from it, which takes several times the room."""
+    certificate = what.certificate if isinstance(what, Found) else what
+    return Certificate(certificate.der)
