@@ -1,0 +1,69 @@
+"""curl as the load: many requests, each on a connection of its own, and how long each took."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from tests.lab import Proxy
+from tests.lab.process import clean_environment, find_program
+
+MOST_AT_ONCE = 250
+"""Transfers of one curl; it takes no more than 300."""
+_PATIENCE = 120.0
+
+
+def fetch(urls: Sequence[str], proxy: Proxy, *, at_once: bool = False) -> list[float]:
+    """Milliseconds that each of these https:// URLs took, one after the other or all `at_once`.
+
+    The proxy is asked in the clear ("GET https://... HTTP/1.1"): there is no handshake with the
+    client, and each request is one handshake with the server. Raises RuntimeError unless every
+    answer is a 200.
+    """
+    clients = [
+        _start(urls[start : start + MOST_AT_ONCE] if at_once else urls, proxy, at_once)
+        for start in (range(0, len(urls), MOST_AT_ONCE) if at_once else [0])
+    ]
+    return [seconds * 1000 for client in clients for seconds in _results(client)]
+
+
+def _start(urls: Sequence[str], proxy: Proxy, at_once: bool) -> subprocess.Popen[str]:
+    command = [find_program("curl"), "--disable", "--silent", "--config", "-"]
+    if at_once:
+        command += ["--parallel", "--parallel-immediate", "--parallel-max", str(MOST_AT_ONCE)]
+    client = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=clean_environment(),
+        text=True,
+    )
+    assert client.stdin
+    client.stdin.write("next\n".join(_configuration(url, proxy) for url in urls))
+    client.stdin.close()
+    return client
+
+
+def _configuration(url: str, proxy: Proxy) -> str:
+    return (
+        f'url = "http{url.removeprefix("https")}"\n'
+        f'request-target = "{url}"\n'
+        f'proxy = "{proxy.url}"\n'
+        'header = "Connection: close"\n'
+        'output = "/dev/null"\n'
+        f"max-time = {_PATIENCE:g}\n"
+        'write-out = "%{http_code} %{time_total} %{url}\\n"\n'
+    )
+
+
+def _results(client: subprocess.Popen[str]) -> list[float]:
+    assert client.stdout
+    with client:
+        lines = client.stdout.read().splitlines()
+    seconds = []
+    for line in lines:
+        status, time, url = line.split(maxsplit=2)
+        if status != "200":
+            raise RuntimeError(f"{url} was answered with {status}, and not with 200")
+        seconds.append(float(time))
+    return seconds
