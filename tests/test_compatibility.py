@@ -20,7 +20,7 @@ from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import compatibility, openssl, selftest
 from mitmproxy_aia.compatibility import incompatibility
-from mitmproxy_aia.handshake import _SET_BY_A_HANDSHAKE, AiaCompleteHook
+from mitmproxy_aia.pausing import SET_BY_A_HANDSHAKE, AiaCompleteHook
 from tests.lab import Issued, authority
 from tests.lab.process import clean_environment
 from tests.lab.proxy import ADDON
@@ -169,7 +169,7 @@ def test_changed_mitmproxy(what: str, monkeypatch: Patch) -> None:
     assert line.isprintable()
 
 
-@pytest.mark.parametrize("name", _SET_BY_A_HANDSHAKE)
+@pytest.mark.parametrize("name", SET_BY_A_HANDSHAKE)
 def test_changed_connection(name: str, monkeypatch: Patch) -> None:
     """What a rejected handshake takes back must be there to be taken back."""
 

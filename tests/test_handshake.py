@@ -14,9 +14,10 @@ from mitmproxy.proxy import commands, context, events, layers
 from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import handshake
+from mitmproxy_aia import handshake, pausing
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.pausing import Watcher
 from mitmproxy_aia.sources import IssuerSource
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
@@ -116,16 +117,14 @@ class Wire:
     def handle(self, hook: commands.StartHook) -> None:
         if isinstance(hook, tls_layers.TlsStartServerHook):
             hook.data.ssl_conn = self.connection
-            assert handshake.watch(
-                hook.data,
-                self.begin,
-                self.outcomes.append,
-                learn=self.learned.append,
-                complete=self.count,
-                audit=self.audit,
-            )
-        elif isinstance(hook, handshake.AiaCompleteHook) and self.answer_hook:
+            assert handshake.watch(hook.data, self.watcher())
+        elif isinstance(hook, pausing.AiaCompleteHook) and self.answer_hook:
             hook.pause.outcome = asyncio.run(hook.pause.completion.complete())
+
+    def watcher(self) -> Watcher:
+        return Watcher(
+            self.begin, self.outcomes.append, self.learned.append, self.count, self.audit
+        )
 
     def count(self) -> None:
         self.complete += 1
@@ -199,7 +198,7 @@ def test_known_issuer_needs_no_hook(root: Issued, tls_max: int) -> None:
     ca = root.issue("CA", ca=True)
     wire = Wire(root, [ca.issue()], [Shelf(known=[ca])], tls_max=tls_max).run()
     assert wire.established
-    assert wire.given(handshake.AiaCompleteHook) == []
+    assert wire.given(pausing.AiaCompleteHook) == []
     assert [outcome.verified for outcome in wire.outcomes] == [True]
     assert wire.connection.get_peer_cert_chain() is not None
 
@@ -274,7 +273,7 @@ def test_pause_comes_before_anything_is_sent(root: Issued, tls_max: int) -> None
     assert wire.established
     interesting = commands.SendData | commands.StartHook
     kinds = [type(command) for command in wire.commands if isinstance(command, interesting)]
-    hook = kinds.index(handshake.AiaCompleteHook)
+    hook = kinds.index(pausing.AiaCompleteHook)
     assert kinds[:hook] == [tls_layers.TlsStartServerHook, commands.SendData]
     assert commands.SendData in kinds[hook:]
 
@@ -313,7 +312,7 @@ def test_error_that_no_path_can_cure_is_final(root: Issued, tls_max: int) -> Non
     ca = root.issue("CA", ca=True)
     wire = Wire(root, [ca.issue(expired=True)], [Shelf(fetched=[ca])], tls_max=tls_max).run()
     assert wire.error == "Certificate verify failed: certificate has expired"
-    assert wire.given(handshake.AiaCompleteHook) == []
+    assert wire.given(pausing.AiaCompleteHook) == []
     assert wire.outcomes == []
 
 
@@ -353,7 +352,7 @@ def test_connection_put_in_place_of_ours(root: Issued) -> None:
     for command in wire.layer.handle_event(events.Start()):
         assert isinstance(command, tls_layers.TlsStartServerHook)
         command.data.ssl_conn = ours
-        assert handshake.watch(command.data, wire.begin, wire.outcomes.append)
+        assert handshake.watch(command.data, wire.watcher())
         command.data.ssl_conn = wire.connection = wire._connection(SSL.TLS1_3_VERSION)
         wire.feed(events.HookCompleted(command))
     while data := wire.read_server():
@@ -365,10 +364,10 @@ def test_unknown_layers_are_not_watched(root: Issued) -> None:
     """No layer of ours to wrap, or no connection to watch: stock behaviour."""
     wire = Wire(root, [root.issue()])
     data = tls.TlsData(wire.conn, wire.context)
-    assert not handshake.watch(data, wire.begin, wire.outcomes.append)
+    assert not handshake.watch(data, wire.watcher())
     data.ssl_conn = wire.connection
     wire.context.layers.clear()
-    assert not handshake.watch(data, wire.begin, wire.outcomes.append)
+    assert not handshake.watch(data, wire.watcher())
 
 
 def test_presented_certificates_that_cannot_be_read(
@@ -421,7 +420,7 @@ def test_insecure_versions_are_those_of_mitmproxy() -> None:
 
 def test_hook_name() -> None:
     """mitmproxy derives the name of the method it calls from the name of the class."""
-    assert handshake.AiaCompleteHook.name == "aia_complete"
+    assert pausing.AiaCompleteHook.name == "aia_complete"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 
-from mitmproxy_aia import handshake
+from mitmproxy_aia import handshake, pausing
 from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.compatibility import incompatibility
@@ -92,17 +92,17 @@ class Aia:
 
     def _watch(self, data: tls.TlsData, server: connection.Server) -> None:
         address, audit = address_of(server), self._settings.mode == "audit"
-        handshake.watch(
-            data,
+        watcher = pausing.Watcher(
             functools.partial(self._begin, server_of(server, self._settings.proxy)),
             functools.partial(self._conclude, server, audit),
             learn=self._to_learn(address),
             complete=functools.partial(self.history.note_complete, address),
             audit=audit,
         )
+        handshake.watch(data, watcher)
 
-    async def aia_complete(self, pause: handshake.Pause) -> None:
-        """Handles `handshake.AiaCompleteHook`."""
+    async def aia_complete(self, pause: pausing.Pause) -> None:
+        """Handles `pausing.AiaCompleteHook`."""
         try:
             pause.outcome = await pause.completion.complete()
         except (KeyboardInterrupt, SystemExit):
@@ -125,7 +125,7 @@ class Aia:
         limits = Limits(seconds=self._settings.timeout, frozen=frozen)
         return Completion(presented, verifier, self._tiers.sources, limits, server)
 
-    def _to_learn(self, address: str) -> handshake.Learn | None:
+    def _to_learn(self, address: str) -> pausing.Learn | None:
         """What a complete chain of the server at `address` is to be given to, if it is."""
         if not self._settings.learn or address in self._learned:
             return None

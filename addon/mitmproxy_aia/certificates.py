@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -279,6 +279,17 @@ def _readable(bundle: list[x509.Certificate]) -> Iterator[Certificate]:
             yield Certificate.from_der(certificate.public_bytes(Encoding.DER))
         except ValueError:
             continue
+
+
+def presented(ders: Iterable[bytes]) -> Iterator[Certificate]:
+    """What a server sent, in its order, leaf first, each parsed when it is taken. Raises
+    ValueError if the leaf cannot be read; of the others, those that cannot are left out."""
+    for position, der in enumerate(ders):
+        try:
+            yield Certificate.from_der(der)
+        except ValueError as error:
+            if position == 0:
+                raise ValueError(f"the server's certificate cannot be read: {error}") from error
 
 
 def name_key(name: x509.Name) -> bytes:

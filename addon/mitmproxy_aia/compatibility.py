@@ -1,8 +1,8 @@
 """Whether the installed mitmproxy, pyOpenSSL and httpx still have what this package leans on.
 
 Most of it is no public interface, and may change in any release. What is looked for is what
-`handshake`, `verification` and `sources.transports` would otherwise miss in the middle of a
-connection. It is looked up by name, so that a name which is gone is a reason and no traceback.
+`pausing`, `handshake`, `verification` and `sources.transports` would otherwise miss in the middle
+of a connection. It is looked up by name, so that a name which is gone is a reason and no traceback.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _fill(data: Any, server: Any, ssl_connection: object) -> None:
 
 
 def _hook() -> None:
-    hook = _get("mitmproxy_aia.handshake", "AiaCompleteHook")
+    hook = _get("mitmproxy_aia.pausing", "AiaCompleteHook")
     start_hook = _get("mitmproxy.proxy.commands", "StartHook")
     made = hook("pause")
     if not isinstance(made, start_hook) or made.name != "aia_complete" or made.blocking is not True:

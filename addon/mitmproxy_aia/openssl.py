@@ -6,7 +6,7 @@ The only module that touches them. Nothing here changes a trust store that it di
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,29 @@ def ask_for_servers(store: crypto.X509Store, parameters: Any = None) -> None:
 def parameters_of(connection: SSL.Connection) -> Any:
     """The X509_VERIFY_PARAM of a connection, which belongs to it: host name, flags, depth."""
     return _lib.SSL_get0_param(connection._ssl)
+
+
+def presented_to(connection: SSL.Connection) -> Iterator[bytes]:
+    """The certificates that the server of `connection` sent, in DER, leaf first."""
+    for certificate in connection.get_peer_cert_chain() or ():
+        yield crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
+def verified_intermediates(connection: SSL.Connection) -> tuple[Certificate, ...]:
+    """What OpenSSL has verified between the leaf and the trust anchor of `connection`."""
+    return intermediates(connection.get_verified_chain() or [])
+
+
+def intermediates(chain: Sequence[crypto.X509]) -> tuple[Certificate, ...]:
+    """What is between the leaf and the trust anchor; nothing if only OpenSSL can read one of
+    them, as path building could do nothing with it."""
+    try:
+        return tuple(
+            Certificate.from_der(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+            for certificate in chain[1:-1]
+        )
+    except ValueError:
+        return ()
 
 
 def use_store(context: SSL.Context, store: crypto.X509Store) -> None:

@@ -3,7 +3,7 @@
 import os
 
 import mitmproxy_aia.addon
-from mitmproxy_aia import completion, handshake, verification
+from mitmproxy_aia import completion, handshake, pausing, verification
 
 
 def _broken(*_: object, **__: object) -> object:
@@ -23,14 +23,14 @@ match os.environ["BROKEN"]:
     case "conclusion":
         mitmproxy_aia.addon.Aia._conclude = _broken  # type: ignore[method-assign,assignment]
     case "presented":
-        handshake._presented = _broken  # type: ignore[assignment]
+        handshake.presented = _broken  # type: ignore[attr-defined,assignment]
     case "callback":
         handshake.curable = _broken  # type: ignore[attr-defined,assignment]
     case "no handler":
         del mitmproxy_aia.addon.Aia.aia_complete
     case "handler that gives no outcome":
 
-        async def nothing(self: object, pause: handshake.Pause) -> None:
+        async def nothing(self: object, pause: pausing.Pause) -> None:
             pass
 
         mitmproxy_aia.addon.Aia.aia_complete = nothing  # type: ignore[method-assign]
