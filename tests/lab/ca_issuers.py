@@ -41,7 +41,7 @@ class Answer:
 
 
 class CaIssuersServer:
-    """Serves issuers over plain HTTP on loopback, well or badly, and counts the downloads.
+    """Serves issuers over plain HTTP at `host`, well or badly, and counts the downloads.
 
     URLs exist before their bodies do, because a certificate names the URL of its issuer:
 
@@ -54,7 +54,7 @@ class CaIssuersServer:
         self.requests: list[Request] = []
         self._answers: dict[str, Answer] = {}
         self._listener = Listener(self._converse, host, port)
-        self.port = self._listener.port
+        self.host, self.port = host, self._listener.port
 
     def __enter__(self) -> Self:
         return self
@@ -75,8 +75,8 @@ class CaIssuersServer:
     def connections(self) -> int:
         return self._listener.connections
 
-    def url(self, path: str, *, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
+    def url(self, path: str, *, host: str = "") -> str:
+        return f"http://{host or self.host}:{self.port}{path}"
 
     def serve(
         self,

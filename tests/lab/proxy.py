@@ -13,7 +13,6 @@ from tests.lab.certificates import Issued
 from tests.lab.process import Process
 
 ADDON = Path(__file__).resolve().parents[2] / "addon" / "aia.py"
-_LISTENING = r"listening at (?:.* and )?127\.0\.0\.1:(\d+)"
 
 
 class Proxy:
@@ -21,8 +20,9 @@ class Proxy:
 
     `trust` are the roots it trusts upstream. `options` are passed with --set, in the words of
     mitmproxy ("true", "false"). `addon=False` is stock mitmproxy. `mode` is mitmproxy's, for
-    example "reverse:https://127.0.0.1:4433". With `listen=False` it serves nobody, as for
-    `-nC flows`, and ends by itself: see `wait`.
+    example "reverse:https://127.0.0.1:4433". It listens at `host`, an IPv4 address of this
+    machine. With `listen=False` it serves nobody, as for `-nC flows`, and ends by itself: see
+    `wait`.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Proxy:
         scripts: Sequence[Path] = (),
         mode: str = "regular",
         listen: bool = True,
+        host: str = "127.0.0.1",
         confdir: Path | None = None,
         python: Path | str = sys.executable,
         environment: Mapping[str, str] | None = None,
@@ -51,7 +52,7 @@ class Proxy:
                 settings["ssl_verify_upstream_trusted_ca"] = roots
             command: list[str | Path] = [Path(python).parent / "mitmdump"]
             if listen:
-                command += ["--listen-host", "127.0.0.1", "--listen-port", "0", "--mode", mode]
+                command += ["--listen-host", host, "--listen-port", "0", "--mode", mode]
             for name, value in (settings | dict(options or {})).items():
                 command += ["--set", f"{name}={value}"]
             for script in [*([ADDON] if addon else []), *scripts]:
@@ -61,7 +62,9 @@ class Proxy:
             self.process = stack.enter_context(
                 Process([*command, *arguments], environment=unbuffered | dict(environment or {}))
             )
-            self.port = int(self.wait_for(_LISTENING)[1]) if listen else 0
+            listening = rf"listening at (?:.* and )?{re.escape(host)}:(\d+)"
+            self.port = int(self.wait_for(listening)[1]) if listen else 0
+            self._host = host
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -76,7 +79,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """The proxy itself, as a client of it is configured."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     @property
     def ca_file(self) -> Path:

@@ -3,7 +3,7 @@
 import socket
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -13,8 +13,13 @@ from tests.lab.certificates import Issued
 from tests.lab.http_server import converse_http1, converse_http2
 from tests.lab.listener import Listener
 
-TlsVersion = Literal["1.2", "1.3"]
-_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
+_VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Handshake:
     tls: str
     alpn: str | None
     client_certificate: bytes | None
+    cipher: str
 
 
 class TlsServer:
@@ -31,7 +37,8 @@ class TlsServer:
 
     TlsServer(leaf) is the fault this project is about. Duplicates, strangers, weak keys and
     wrong orders are presented as given. With `client_ca` the client must have a certificate
-    that this authority has issued. `curve` is the only one it does ECDHE with.
+    that this authority has issued. `curve` is the only one it does ECDHE with. `converse` is
+    what it does with a client instead of HTTP.
     """
 
     def __init__(
@@ -44,11 +51,13 @@ class TlsServer:
         client_ca: Issued | None = None,
         host: str = "127.0.0.1",
         curve: str | None = None,
+        converse: Callable[[ssl.SSLSocket], None] | None = None,
     ) -> None:
         self.body = body
         self.handshakes: list[Handshake] = []
         self.requests: list[str] = []
         self.failures: list[OSError] = []
+        self._speak = converse or self._speak_http
         self._context = server_context(leaf, presented, tls, alpn, client_ca)
         if curve:
             self._context.set_ecdh_curve(curve)
@@ -81,10 +90,17 @@ class TlsServer:
             self.failures.append(error)
             return
         with tls:
-            alpn = tls.selected_alpn_protocol()
-            self.handshakes.append(Handshake(tls.version() or "", alpn, tls.getpeercert(True)))
-            converse = converse_http2 if alpn == "h2" else converse_http1
-            converse(tls, self.body, self.requests.append)
+            cipher, alpn = tls.cipher(), tls.selected_alpn_protocol()
+            self.handshakes.append(
+                Handshake(
+                    tls.version() or "", alpn, tls.getpeercert(True), cipher[0] if cipher else ""
+                )
+            )
+            self._speak(tls)
+
+    def _speak_http(self, tls: ssl.SSLSocket) -> None:
+        converse = converse_http2 if tls.selected_alpn_protocol() == "h2" else converse_http1
+        converse(tls, self.body, self.requests.append)
 
 
 def server_context(
