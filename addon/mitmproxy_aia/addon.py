@@ -16,6 +16,7 @@ from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.connections import address_of, own_listeners, protocol_of, server_of
 from mitmproxy_aia.egress import Server
+from mitmproxy_aia.flow_annotations import Annotations
 from mitmproxy_aia.history import History
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.options import NAMES, Settings, add_options
@@ -50,8 +51,9 @@ class Aia:
         self.history = History()
         self._announced = Recent(ANNOUNCED)
         self._learned = Recent(LEARNED, LEARNED_FOR)
+        self._annotations = Annotations(lambda: self._settings.annotate)
         # mitmproxy takes these for addons as well.
-        self.addons = [CacheCommands(self._tiers, self._learned.clear)]
+        self.addons = [CacheCommands(self._tiers, self._learned.clear), self._annotations]
 
     def load(self, loader: addonmanager.Loader) -> None:
         add_options(loader)
@@ -94,7 +96,7 @@ class Aia:
         address, audit = address_of(server), self._settings.mode == "audit"
         watcher = pausing.Watcher(
             functools.partial(self._begin, server_of(server, self._settings.proxy)),
-            functools.partial(self._conclude, server, audit),
+            functools.partial(self._conclude, data.context.client, server, audit),
             learn=self._to_learn(address),
             complete=functools.partial(self.history.note_complete, address),
             audit=audit,
@@ -136,9 +138,16 @@ class Aia:
         if intermediates:
             self._tiers.keep([Found(certificate, address) for certificate in intermediates])
 
-    def _conclude(self, server: connection.Server, audit: bool, outcome: Outcome) -> None:
-        address = address_of(server)
-        self.history.note(address, outcome, protocol=protocol_of(server), audit=audit)
+    def _conclude(
+        self,
+        client: connection.Client,
+        server: connection.Server,
+        audit: bool,
+        outcome: Outcome,
+    ) -> None:
+        address, protocol = address_of(server), protocol_of(server)
+        record = self.history.note(address, outcome, protocol=protocol, audit=audit)
+        self._annotations.remember(client, server, record)
         if not outcome.verified:
             logger.warning(
                 f"{address} sent a certificate chain that could not be completed: {outcome.reason}"

@@ -24,6 +24,7 @@ NAMES = frozenset(
         "aia_allow",
         "aia_deny",
         "aia_proxy",
+        "aia_annotate",
     }
 )
 
@@ -95,6 +96,14 @@ def add_options(loader: addonmanager.Loader) -> None:
         "Or http://user:password@host:port, https://... or socks5://... (which takes the "
         "Python library socksio). The proxy variables of the environment are never used.",
     )
+    loader.add_option(
+        name="aia_annotate",
+        typespec=bool,
+        default=True,
+        help="Annotate the flows of servers with an incomplete or broken certificate chain: "
+        "flow.metadata['aia'], which the filter ~meta finds and flow files keep, and a comment "
+        "if the flow has none.",
+    )
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,7 @@ class Settings:
     learn: bool = True
     policy: Policy = field(default_factory=Policy)
     proxy: Proxy | Way = AUTO
+    annotate: bool = True
 
     @classmethod
     def from_options(cls) -> Settings:
@@ -145,6 +155,7 @@ class Settings:
             ctx.options.aia_learn,
             policy,
             proxy,
+            ctx.options.aia_annotate,
         )
 
 
