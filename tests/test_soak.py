@@ -169,12 +169,12 @@ def test_what_is_left() -> None:
     after = Holdings(
         ["a task", "a task"],
         ["MainThread", "asyncio_3", "aia lookup of x"],
-        ["socket:[7]", "socket:[8]", "/file"],
+        ["socket:[1]", "socket:[8] established, 5 to 443", "/file"],
     )
     assert after.beyond(before) == {
         "tasks": ["a task"],
         "threads": ["aia lookup of x"],
-        "files": ["socket:"],
+        "files": ["socket:[8] established, 5 to 443"],
     }
     assert not any(before.beyond(after).values())
 

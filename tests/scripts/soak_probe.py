@@ -27,6 +27,8 @@ from urllib.parse import unquote
 from mitmproxy import ctx, http
 
 _ERRORS_KEPT = 20
+_STATES = {"01": "established", "08": "close wait", "0A": "listening"}
+"""Of TCP connections, those that an open socket is likely to be in (tcp_states.h)."""
 _real = socket.getaddrinfo
 
 
@@ -113,13 +115,30 @@ def _type(thing: object) -> str:
 
 
 def _open_files() -> list[str]:
-    found = []
+    """Sockets as `socket:[inode] state, here to there`: one that is left has to be found."""
+    found, sockets = [], _sockets()
     for number in os.listdir("/proc/self/fd"):
         try:
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
+            name = os.readlink(f"/proc/self/fd/{number}")
         except OSError:  # the one that listed them
             continue
+        found.append(f"{name} {sockets[name]}" if name in sockets else name)
     return found
+
+
+def _sockets() -> dict[str, str]:
+    """The TCP connections of this machine over IPv4 (proc_pid_net(5))."""
+    known = {}
+    with open("/proc/self/net/tcp") as table:
+        for row in [*table][1:]:
+            here, there, state, inode = (row.split()[column] for column in (1, 2, 3, 9))
+            what = f"{_STATES.get(state, state)}, {_port(here)} to {_port(there)}"
+            known[f"socket:[{inode}]"] = what
+    return known
+
+
+def _port(address: str) -> int:
+    return int(address.partition(":")[2], 16)
 
 
 socket.getaddrinfo = _getaddrinfo

@@ -40,17 +40,11 @@ class Holdings:
 
     def beyond(self, before: Holdings) -> dict[str, list[str]]:
         """What there is more of than there was before: tasks, threads and files."""
-        pairs = {
-            "tasks": (_nameless(self.tasks), _nameless(before.tasks)),
-            "threads": (
-                [name for name in self.threads if not _POOL.fullmatch(name)],
-                before.threads,
-            ),
-            "files": (_nameless(self.files), _nameless(before.files)),
-        }
+        threads = [name for name in self.threads if not _POOL.fullmatch(name)]
         return {
-            what: sorted((Counter(now) - Counter(then)).elements())
-            for what, (now, then) in pairs.items()
+            "tasks": _more(self.tasks, before.tasks),
+            "threads": _more(threads, before.threads),
+            "files": _more(self.files, before.files),
         }
 
 
@@ -108,7 +102,18 @@ async def objects(client: Client) -> Counter[str]:
     return Counter(counted)
 
 
-def _nameless(names: Sequence[str]) -> list[str]:
+def _more(now: Sequence[str], then: Sequence[str]) -> list[str]:
+    """What there is more of, and of its kind what was not there before."""
+    surplus = Counter(map(_kind, now)) - Counter(map(_kind, then))
+    more = []
+    for name in sorted(now, key=lambda name: name in then):
+        if surplus[_kind(name)] > 0:
+            surplus[_kind(name)] -= 1
+            more.append(name)
+    return sorted(more)
+
+
+def _kind(name: str) -> str:
     """Without the numbers of sockets, pipes and tasks, which are others each time. That a file
     was removed while it is open is a fault of ours, and makes it no other file."""
-    return [re.sub(r"\[\d+\]|(?<=^Task-)\d+$| \(deleted\)$", "", name) for name in names]
+    return re.sub(r"\[\d+\].*|(?<=^Task-)\d+$| \(deleted\)$", "", name)
