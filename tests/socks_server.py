@@ -1,5 +1,6 @@
 """A SOCKS5 proxy (RFC 1928, RFC 1929) that knows names of its own."""
 
+import contextlib
 import socket
 from dataclasses import dataclass
 
@@ -36,6 +37,11 @@ class SocksServer:
         self._listener.close()
 
     def _converse(self, client: socket.socket) -> None:
+        # Who goes away leaves less than what is read.
+        with contextlib.suppress(IndexError, ValueError):
+            self._serve(client)
+
+    def _serve(self, client: socket.socket) -> None:
         with client.makefile("rb") as reader:
             _version, count = reader.read(2)
             methods = reader.read(count)

@@ -455,18 +455,16 @@ def test_all_bytes_are_counted(
             tls.close()
 
 
-def test_transports_of_proxies_are_kept_and_bounded() -> None:
-    """One for each proxy that takes its own; those of the oldest are forgotten."""
+def test_roots_for_proxies_are_kept_and_bounded() -> None:
+    """They are loaded once for each; those of the oldest are forgotten."""
 
     async def main() -> None:
         transports = Transports()
-        made = [
-            await transports._for(Proxy("socks5", "a", port), "127.0.0.1")
-            for port in [*range(1, 18), 17]
-        ]
+        proxies = [Proxy("https", "a", port) for port in [*range(1, 18), 17]]
+        made = [await transports._context(proxy) for proxy in proxies]
         assert made[-1] is made[-2]
-        assert len(transports._by_proxy) == 16
-        assert await transports._for(Proxy("socks5", "a", 1), "127.0.0.1") is not made[0]
+        assert len(transports._contexts) == 16
+        assert await transports._context(proxies[0]) is not made[0]
 
     asyncio.run(main())
 

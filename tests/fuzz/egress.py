@@ -73,14 +73,14 @@ class _Connection:
     target: str
 
 
-class _Wire(httpx.AsyncBaseTransport):
+class _Wire:
     """In place of the network. Redirects as `choices` say."""
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
         self.connections: list[_Connection] = []
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: httpx.Request, _context: object) -> httpx.Response:
         target = request.extensions.get("target", b"")
         host = urlsplit(target).hostname or "" if target else request.headers["host"]
         url, headers = request.url, request.headers
@@ -130,7 +130,7 @@ def egress(data: bytes) -> None:
     wire = _Wire(choices)
     downloader = Downloader(lambda: 10.0, lambda: policy, lambda: _OWN)
     downloader._resolve = _Names(choices)  # type: ignore[assignment] # stands in
-    downloader._transports._direct = wire  # type: ignore[assignment] # stands in
+    downloader._transports._send = wire.send  # type: ignore[method-assign, assignment] # stands in
     reason = asyncio.run(_download(downloader, url, server))
     one_line(reason)
     promise(len(wire.connections) <= 4 * (MAX_REDIRECTS + 1), "too many connections")

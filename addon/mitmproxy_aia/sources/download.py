@@ -15,6 +15,7 @@ from mitmproxy_aia.addresses import Address, bare, literal
 from mitmproxy_aia.certificates import Certificate, printable, read_certificates
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
+from mitmproxy_aia.sources.bounded import closed_at_the_end
 from mitmproxy_aia.sources.failures import in_words, no_entry, said_by
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
 from mitmproxy_aia.sources.transports import Transports
@@ -69,8 +70,9 @@ class Downloader:
         """Raises `DownloadError`."""
         seconds = self._timeout()
         try:
-            async with asyncio.timeout(seconds):
-                body = await self._follow(url, server)
+            with closed_at_the_end():
+                async with asyncio.timeout(seconds):
+                    body = await self._follow(url, server)
         except TimeoutError:
             raise DownloadError(f"gave no answer in {seconds:g} s") from None
         except TooManyLookups as error:

@@ -21,7 +21,7 @@ from mitmproxy_aia.sources.bounded import BoundedBackend
 logging.getLogger("httpcore").setLevel(logging.INFO)
 
 _MOST_KEPT = 16
-"""Transports for proxies that are kept. There is one, unless options change."""
+"""TLS contexts for https:// proxies that are kept. There is one, unless options change."""
 
 _POOL: dict[str, Any] = {
     "max_connections": None,
@@ -32,14 +32,17 @@ _POOL: dict[str, Any] = {
 
 class Transports:
     """The bare transports of httpx instead of an httpx.AsyncClient: they have no cookie jar,
-    follow no redirect and read no environment. Names are never looked up here."""
+    follow no redirect and read no environment. Names are never looked up here.
+
+    Each request has a transport of its own, which takes microseconds: httpcore keeps what was
+    cancelled in the wrong moment in its pool for good.
+    """
 
     def __init__(self) -> None:
         # The SSL context is never used; without one, httpx takes 13-60 ms to load the roots of
         # certifi.
         self._unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._direct = _Transport(httpcore.AsyncConnectionPool(self._unused, **_POOL))
-        self._by_proxy: dict[tuple[Proxy, str], httpx.AsyncHTTPTransport] = {}
+        self._contexts: dict[Proxy, ssl.SSLContext] = {}
 
     async def direct(
         self, address: Address, url: httpx.URL, headers: Mapping[str, str], patience: float | None
@@ -48,15 +51,16 @@ class Transports:
         connection."""
         there, limits = url.copy_with(host=str(address)), {"timeout": {"connect": patience}}
         request = httpx.Request("GET", there, headers=headers, extensions=limits)
-        return await self._direct.handle_async_request(request)
+        return await self._send(request, self._unused)
 
     async def through(
         self, proxy: Proxy, address: Address, url: httpx.URL, headers: Mapping[str, str]
     ) -> httpx.Response:
         """The same through `proxy`, which is at `address`."""
         if proxy.scheme == "socks5":
-            transport = await self._for(proxy, str(address))
-            return await _negotiate(transport, url, headers)
+            transport = _Transport(self._socks(proxy, address))
+            request = httpx.Request("GET", url, headers=headers)
+            return await transport.handle_async_request(request)
         there = httpx.URL(scheme=proxy.scheme, host=str(address), port=proxy.port, path="/")
         if proxy.credentials:
             token = base64.b64encode(proxy.credentials.encode()).decode("ascii")
@@ -65,27 +69,29 @@ class Transports:
         whole = b"http://" + url.netloc + url.raw_path
         extensions = {"target": whole, "sni_hostname": proxy.host}
         request = httpx.Request("GET", there, headers=headers, extensions=extensions)
-        transport = await self._for(proxy, "") if proxy.scheme == "https" else self._direct
-        return await transport.handle_async_request(request)
+        context = await self._context(proxy) if proxy.scheme == "https" else self._unused
+        return await self._send(request, context)
 
-    async def _for(self, proxy: Proxy, address: str) -> httpx.AsyncHTTPTransport:
-        """The transport for a proxy that takes one of its own, kept for the next time."""
-        key = (proxy, address)
-        if key not in self._by_proxy:
-            if proxy.scheme == "https":
-                context = await asyncio.to_thread(_context, proxy)
-                made = _Transport(httpcore.AsyncConnectionPool(context, **_POOL))
-            else:
-                user, _, password = proxy.credentials.partition(":")
-                there = httpcore.URL(
-                    scheme=b"socks5", host=address.encode(), port=proxy.port, target=b"/"
-                )
-                auth = (user.encode(), password.encode()) if proxy.credentials else None
-                made = _Transport(httpcore.AsyncSOCKSProxy(there, auth, self._unused, **_POOL))
-            while len(self._by_proxy) >= _MOST_KEPT:
-                del self._by_proxy[next(iter(self._by_proxy))]
-            self._by_proxy[key] = made
-        return self._by_proxy[key]
+    async def _send(self, request: httpx.Request, context: ssl.SSLContext) -> httpx.Response:
+        pool = httpcore.AsyncConnectionPool(context, **_POOL)
+        return await _Transport(pool).handle_async_request(request)
+
+    def _socks(self, proxy: Proxy, address: Address) -> httpcore.AsyncConnectionPool:
+        user, _, password = proxy.credentials.partition(":")
+        auth = (user.encode(), password.encode()) if proxy.credentials else None
+        there = httpcore.URL(
+            scheme=b"socks5", host=str(address).encode(), port=proxy.port, target=b"/"
+        )
+        return httpcore.AsyncSOCKSProxy(there, auth, self._unused, **_POOL)
+
+    async def _context(self, proxy: Proxy) -> ssl.SSLContext:
+        """What an https:// proxy is verified with, kept for the next time."""
+        if proxy not in self._contexts:
+            made = await asyncio.to_thread(_context, proxy)
+            while len(self._contexts) >= _MOST_KEPT:
+                del self._contexts[next(iter(self._contexts))]
+            self._contexts[proxy] = made
+        return self._contexts[proxy]
 
 
 class _Transport(httpx.AsyncHTTPTransport):
@@ -93,26 +99,6 @@ class _Transport(httpx.AsyncHTTPTransport):
 
     def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
         self._pool = pool
-
-
-async def _negotiate(
-    transport: httpx.AsyncHTTPTransport, url: httpx.URL, headers: Mapping[str, str]
-) -> httpx.Response:
-    """The head of the answer, through a SOCKS5 proxy. httpcore does not close a connection on
-    which the negotiation has failed or was cut off."""
-    opened = []
-
-    async def trace(event: str, facts: Mapping[str, Any]) -> None:
-        if event.endswith("connect_tcp.complete"):
-            opened.append(facts["return_value"])
-
-    request = httpx.Request("GET", url, headers=headers, extensions={"trace": trace})
-    try:
-        return await transport.handle_async_request(request)
-    except BaseException:
-        for stream in opened:
-            await stream.aclose()
-        raise
 
 
 def _context(proxy: Proxy) -> ssl.SSLContext:
