@@ -114,7 +114,8 @@ class Refusal:
     def words(self, server: Server) -> str:
         what = self.what
         if self.compared and server.address is None:
-            what += f", and where {server.name} is cannot be told behind a proxy"
+            what += f", and where {server.name} is cannot be told"
+            what += " behind a proxy" if server.proxy else ""
         elif self.compared:
             what += f", {server.name} is not"
         return f"{what} ({self.option})" if self.option else what

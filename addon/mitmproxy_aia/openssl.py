@@ -5,7 +5,9 @@ The only module that touches them. Nothing here changes a trust store that it di
 
 from __future__ import annotations
 
+import datetime
 import functools
+import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,14 +100,18 @@ def _chain_of(context: Any) -> Chain:
     return chain
 
 
-def store_of(trusted: Sequence[crypto.X509], *, partial: bool) -> crypto.X509Store:
+def store_of(
+    trusted: Sequence[crypto.X509], *, partial: bool, at: datetime.datetime | None = None
+) -> crypto.X509Store:
     """A new store with these certificates. Those that are not self-signed are trust anchors
-    only with `partial`."""
+    only with `partial`. `at` is when they are to be valid, if not now."""
     store = crypto.X509Store()
     for certificate in trusted:
         store.add_cert(certificate)
     if partial:
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    if at is not None:
+        store.set_time(at.astimezone(datetime.UTC))
     return store
 
 
@@ -143,6 +149,23 @@ def intermediates(chain: Sequence[crypto.X509]) -> tuple[Certificate, ...]:
         )
     except ValueError:
         return ()
+
+
+def expect_name(connection: SSL.Connection, name: str) -> None:
+    """Has `connection` ask for the certificate of `name`, a host name (in ASCII) or an address,
+    and say so to the server (SNI), in the way of mitmproxy's TlsConfig."""
+    parameters = parameters_of(connection)
+    flags = _lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+    _lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
+    try:
+        address = ipaddress.ip_address(name).packed
+    except ValueError:
+        host = name.encode("ascii")
+        connection.set_tlsext_host_name(host)
+        _assert(_lib.X509_VERIFY_PARAM_set1_host(parameters, host, len(host)))
+    else:
+        # No literal addresses in SNI (RFC 6066 section 3).
+        _assert(_lib.X509_VERIFY_PARAM_set1_ip(parameters, address, len(address)))
 
 
 def use_store(context: SSL.Context, store: crypto.X509Store) -> None:

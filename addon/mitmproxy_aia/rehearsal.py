@@ -44,7 +44,32 @@ def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) 
     it takes from its configuration. The result is the chain that libssl has built, and the
     first fault that it finds.
     """
-    context, seen = _stage(security_level, threading.get_ident())
+    built, code, seen = _perform(store, chain, security_level, forgiving=False)
+    # The last thing that OpenSSL says of a good chain is that its target is good.
+    if seen[-1:] == [(0, 0, True)] and code == 0 and built:
+        return built, None
+    depth = next((depth for depth, found, _ in seen if found), len(chain) - 1)
+    return built, Fault.of(code or errors.UNSPECIFIED, depth)
+
+
+def objections(
+    store: crypto.X509Store, chain: Chain, security_level: int | None
+) -> tuple[Chain, tuple[Fault, ...]]:
+    """The same, but all that libssl finds wrong with the chain: with a person who wants to know,
+    it goes on after each fault. A chain is good only if there is none."""
+    built, fault = rehearse(store, chain, security_level)
+    if fault is None:
+        return built, ()
+    built, _, seen = _perform(store, chain, security_level, forgiving=True)
+    found = dict.fromkeys(Fault.of(code, depth) for depth, code, good in seen if not good)
+    return built, tuple(found) or (fault,)
+
+
+def _perform(
+    store: crypto.X509Store, chain: Chain, security_level: int | None, *, forgiving: bool
+) -> tuple[Chain, int, _Seen]:
+    """The chain that libssl has built, its verification error, and what it said on the way."""
+    context, seen = _stage(security_level, threading.get_ident(), forgiving)
     openssl.use_store(context, store)
     seen.clear()
     connection = SSL.Connection(context)
@@ -59,12 +84,7 @@ def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) 
     finally:
         openssl.clear_errors()
     built = connection.get_verified_chain() or []
-    code = openssl.verify_result(connection)
-    # The last thing that OpenSSL says of a good chain is that its target is good.
-    if seen[-1:] == [(0, 0, True)] and code == 0 and built:
-        return built, None
-    depth = next((depth for depth, found, _ in seen if found), len(chain) - 1)
-    return built, Fault.of(code or errors.UNSPECIFIED, depth)
+    return built, openssl.verify_result(connection), seen
 
 
 _Seen = list[tuple[int, int, bool]]
@@ -74,14 +94,14 @@ _Seen = list[tuple[int, int, bool]]
 # A context takes as long to make as a chain to verify. It holds the store of the question that
 # is being asked, so threads must not share one.
 @functools.lru_cache(maxsize=16)
-def _stage(security_level: int | None, _thread: int) -> tuple[SSL.Context, _Seen]:
+def _stage(security_level: int | None, _thread: int, forgiving: bool) -> tuple[SSL.Context, _Seen]:
     seen: _Seen = []
 
     def callback(
         _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, good: int
     ) -> bool:
         seen.append((depth, code, bool(good)))
-        return bool(good)
+        return bool(good) or forgiving
 
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from mitmproxy_aia.sources.memory import MemorySource
 class Tiers:
     """`timeout` gives the seconds that one download may take, `policy` where one may go,
     `listeners` where this proxy itself listens, and `frozen` why nothing may be downloaded now,
-    if so."""
+    if so. `at` is the time at which what is remembered has to be valid, if that is not now: proxies
+    have no use for it."""
 
     def __init__(
         self,
@@ -28,7 +30,10 @@ class Tiers:
         policy: Callable[[], Policy] = Policy,
         listeners: Callable[[], Sequence[tuple[str, int]]] = tuple,
         frozen: Callable[[], str] = str,
+        *,
+        at: datetime.datetime | None = None,
     ) -> None:
+        self._at = at
         self._timeout = timeout
         self._policy = policy
         self._listeners = listeners
@@ -47,9 +52,9 @@ class Tiers:
         """
         files, cache = self._files, self._cache
         if tuple(paths) != self._paths:
-            files = FilesSource(paths)
+            files = FilesSource(paths, at=self._at)
         if where != self._where:
-            cache = open_source(where)
+            cache = open_source(where, at=self._at)
         if files is not self._files:
             self._files.close()
         if cache is not self._cache and self._cache is not None:
@@ -104,7 +109,7 @@ class Tiers:
     def _reopen(self, where: Where) -> None:
         """Unless the option was changed meanwhile."""
         if self._cache is None and self._where == where:
-            self._cache = open_source(where)
+            self._cache = open_source(where, at=self._at)
 
     def close(self) -> None:
         """Safe when the event loop is gone, and twice."""

@@ -20,6 +20,7 @@ set on the X509_STORE itself count for the first question only; mitmproxy sets n
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Verifier:
     `security_level` is OpenSSL's, 0 to 5 (SSL_CTX_set_security_level(3)); None is the one
     that OpenSSL takes from its configuration (2, unless openssl.cnf has another). `rejected`
     are CAs (`Certificate.identity`) of which the owner of the trust store wants to know nothing.
+    `at` is the time of the verdicts if that is not now, and then `store` is set to it as well.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class Verifier:
         owner: object = None,
         security_level: int | None = None,
         rejected: frozenset[tuple[bytes, bytes]] = frozenset(),
+        at: datetime.datetime | None = None,
     ) -> None:
         self._rejected = rejected
+        self._at = at
         self._store = store
         self._parameters = parameters
         self._owner = owner
@@ -83,6 +87,8 @@ class Verifier:
         connection: SSL.Connection,
         security_level: int | None,
         rejected: frozenset[tuple[bytes, bytes]] = frozenset(),
+        *,
+        at: datetime.datetime | None = None,
     ) -> Verifier:
         """A verifier that asks what `connection` asks of its server."""
         store = connection.get_context().get_cert_store()
@@ -94,6 +100,7 @@ class Verifier:
             owner=connection,
             security_level=security_level,
             rejected=rejected,
+            at=at,
         )
 
     @property
@@ -115,7 +122,7 @@ class Verifier:
         step = certificate, issuer
         if step not in self._steps:
             try:
-                trusted = openssl.store_of([openssl.to_openssl(issuer)], partial=True)
+                trusted = openssl.store_of([openssl.to_openssl(issuer)], partial=True, at=self._at)
                 _, self._steps[step] = self._verify(trusted, [openssl.to_openssl(certificate)])
             except crypto.Error:
                 self._steps[step] = openssl.unreadable(1)
@@ -177,7 +184,7 @@ class Verifier:
         return None
 
     def _is_rejected(self, trusted: crypto.X509) -> bool:
-        store = openssl.store_of([trusted], partial=True)
+        store = openssl.store_of([trusted], partial=True, at=self._at)
         openssl.ask_for_servers(store)
         _, fault = self._verify(store, [trusted])
         return fault is not None and fault.code == errors.CERT_REJECTED
@@ -185,7 +192,7 @@ class Verifier:
     def _check(self, chain: Chain, trusted: Chain, *, partial: bool = False) -> Result:
         """Has OpenSSL verify exactly this chain, as the connection would, if `trusted` and no
         others were in its trust store. Returns the chain as OpenSSL verified it."""
-        store = openssl.store_of(trusted, partial=partial)
+        store = openssl.store_of(trusted, partial=partial, at=self._at)
         openssl.ask_for_servers(store, self._parameters)
         self._signatures += len(chain)
         return rehearse(store, chain[:-1] or chain, self._security_level)

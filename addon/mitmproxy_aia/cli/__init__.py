@@ -9,10 +9,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from mitmproxy_aia import __version__
 from mitmproxy_aia.cache import CacheError
 from mitmproxy_aia.cli.arguments import add_cache_command
+from mitmproxy_aia.cli.inspection_arguments import add_inspection_commands
 from mitmproxy_aia.cli.terminal import PROGRAM, CommandError, complain
 
 INTERRUPTED = 130
@@ -23,6 +25,7 @@ _PACKAGE = Path(__file__).parent.parent
 _EXAMPLES = """\
 examples:
   mitmdump -s "$(mitmproxy-aia path)"
+  mitmproxy-aia check www.example.com
   mitmproxy-aia cache list
   mitmproxy-aia cache import --mozilla"""
 
@@ -41,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; `arguments` are those of the process if None. Raises SystemExit if the
     exit status is not 0."""
     _make_output_safe()
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        # Not by argparse itself: the command's own usage is of more use, and so is its status.
+        getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         with warnings.catch_warnings():
             # Of odd names in strangers' certificates, which nobody here can mend.
@@ -61,15 +68,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends a bad command line with the command's own exit status for that, if it has one."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        failed = self.get_default("failed")
+        super().exit(failed if status and failed is not None else status, message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description="Completes incomplete certificate chains for mitmproxy.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made_of: type[argparse.ArgumentParser] = _Parser
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=made_of
+    )
     path = commands.add_parser(
         "path",
         help="print the path of the script",
@@ -77,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     path.set_defaults(run=_path)
     add_cache_command(commands)
+    add_inspection_commands(commands)
     return parser
 
 
@@ -85,7 +104,7 @@ def _run(options: argparse.Namespace) -> int:
         status: int = options.run(options)
     except (CommandError, CacheError) as error:
         complain(str(error))
-        return 1
+        return int(getattr(options, "failed", 1))
     return status
 
 

@@ -15,7 +15,7 @@ from typing import Self, TextIO
 from mitmproxy_aia.certificates import printable
 
 PROGRAM = "mitmproxy-aia"
-BOLD, RED = "1", "31"
+BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 """Colours, as ANSI's SGR numbers."""
 MEASURED = 1_000
 """Rows of a table that are read to see how wide its columns have to be."""

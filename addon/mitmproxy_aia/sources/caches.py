@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 from mitmproxy_aia.cache import Cache
@@ -61,13 +62,14 @@ def open_cache(where: Where) -> Cache:
     return RedisCache(where)
 
 
-def open_source(where: Where) -> ClosableSource | None:
+def open_source(where: Where, *, at: datetime.datetime | None = None) -> ClosableSource | None:
     """The cache for a completion to ask; None for `MEMORY_ONLY`. Raises CacheError if what it
-    takes is not installed. Nothing is connected or read yet."""
+    takes is not installed. Nothing is connected or read yet. `at` is when what it gives is to be
+    valid, if not now; Redis holds nothing that has expired."""
     if isinstance(where, Path):
         from mitmproxy_aia.sources.sqlite import SqliteSource
 
-        return SqliteSource(where)
+        return SqliteSource(where, at=at)
     if where == MEMORY_ONLY:
         return None
     from mitmproxy_aia.sources.redis import RedisSource

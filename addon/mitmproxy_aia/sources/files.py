@@ -80,9 +80,12 @@ class FilesSource:
 
     A file counts for what it holds at the moment, also while it is being written: for its
     complete PEM blocks, or for nothing. Each change is read anew, in a thread.
+
+    `at` is when what it gives has to be valid, if not now.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], *, at: datetime.datetime | None = None) -> None:
+        self._at = at
         self._paths = tuple(paths)
         self._check: asyncio.Task[None] | None = None
         self._closed = False
@@ -137,7 +140,7 @@ class FilesSource:
         self._closed = True
 
     def _offers(self, certificate: Certificate) -> list[_Offer]:
-        now = datetime.datetime.now(datetime.UTC)
+        now = self._at or datetime.datetime.now(datetime.UTC)
         named = self._shelf.by_subject.get(certificate.issuer, ())
         return [offer for offer in named if offer.not_after >= now]
 

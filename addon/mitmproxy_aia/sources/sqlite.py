@@ -32,9 +32,14 @@ class SqliteSource:
 
     What is kept again and again is written once. When others have changed the file it is
     looked up again, and so what is in use comes back if they have removed it, or the file.
+
+    `at` is when what it gives has to be valid, if not now.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, at: datetime.datetime | None = None
+    ) -> None:
+        self._at = at
         self.path = resolved(path)
         self.name = self.path.name
         self._reading = threading.Lock()
@@ -45,7 +50,7 @@ class SqliteSource:
         self._writer = Writer(self.path)
 
     def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
-        now = datetime.datetime.now(datetime.UTC)
+        now = self._at or datetime.datetime.now(datetime.UTC)
         with self._reading:
             entries = self._look_up(certificate.issuer, now)
         for entry in entries:

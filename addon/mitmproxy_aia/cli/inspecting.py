@@ -1,0 +1,102 @@
+"""What `check` and `verify` have in common: sources and limits from options, and showing what
+came of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+
+from mitmproxy_aia.bundle import save
+from mitmproxy_aia.cli import pictures
+from mitmproxy_aia.cli.result_json import as_json
+from mitmproxy_aia.cli.terminal import CommandError, complain
+from mitmproxy_aia.egress import Policy
+from mitmproxy_aia.inspection.results import Result, Verdict
+from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.remedies import full_chain
+from mitmproxy_aia.sources.caches import from_home, where
+from mitmproxy_aia.tiers import Tiers
+
+OFFLINE = "--offline"
+CONFDIR = "~/.mitmproxy"
+"""mitmproxy's own default."""
+
+
+def limits_of(options: argparse.Namespace) -> Limits:
+    return Limits(seconds=options.timeout, frozen=OFFLINE if options.offline else "")
+
+
+@contextlib.asynccontextmanager
+async def opened_tiers(
+    options: argparse.Namespace, at: datetime.datetime | None = None
+) -> AsyncIterator[Tiers]:
+    """The sources that the options name, in the proxy's order; they offer what is valid at the
+    time `at`, if that is not now. Raises CommandError."""
+    tiers = _tiers(options, at)
+    try:
+        yield tiers
+    finally:
+        # Writes what is still to be written to the cache.
+        tiers.close()
+
+
+def _tiers(options: argparse.Namespace, at: datetime.datetime | None) -> Tiers:
+    frozen = OFFLINE if options.offline else ""
+    try:
+        policy = Policy.parse(options.allow, options.deny)
+        tiers = Tiers(lambda: options.timeout, lambda: policy, tuple, lambda: frozen, at=at)
+        paths = [from_home(Path(path)) for path in options.intermediates]
+        tiers.set(where(options.cache, Path(CONFDIR)), paths)
+    except (OSError, ValueError) as error:
+        raise CommandError(_flag(str(error))) from error
+    return tiers
+
+
+def _flag(text: str) -> str:
+    """The same of the options of the command line."""
+    for name in "intermediates", "allow", "deny", "cache":
+        text = text.replace(f"aia_{name}", f"--{name}")
+    return text
+
+
+def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace) -> int:
+    """Shows the results, writes what is to be written, and returns the exit status."""
+    if options.json:
+        print(as_json(results))
+        _write_full_chain(results, options)
+    elif len(results) == 1 or options.verbose:
+        for position, result in enumerate(results):
+            _print([""] if position else [])
+            _print(pictures.picture(result, trusted, sys.stdout))
+            written = _write_full_chain(results, options)
+            if result.verdict is Verdict.INCOMPLETE and options.noun == "server":
+                file = options.fullchain or "fullchain.pem"
+                _print(pictures.advice(file, written=written, pen=pictures.Pen(sys.stdout)))
+    else:
+        _print(pictures.overview(results, options.noun, sys.stdout))
+    return int(max((result.verdict for result in results), default=Verdict.UNREACHABLE))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _write_full_chain(results: Sequence[Result], options: argparse.Namespace) -> bool:
+    """Whether it was written."""
+    if not options.fullchain:
+        return False
+    [result] = results
+    chain = result.inspection.to_send if result.inspection else ()
+    if not chain:
+        complain(f"{options.fullchain} was not written: there is no verified chain to write")
+        return False
+    try:
+        save(Path(options.fullchain), [full_chain(chain)])
+    except OSError as error:
+        raise CommandError(str(error)) from error
+    return True
