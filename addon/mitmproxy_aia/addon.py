@@ -15,6 +15,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.connections import address_of, own_listeners, protocol_of, server_of
+from mitmproxy_aia.counters import Counters
 from mitmproxy_aia.egress import Server
 from mitmproxy_aia.flow_annotations import Annotations
 from mitmproxy_aia.history import History
@@ -22,6 +23,7 @@ from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.options import NAMES, Settings, add_options
 from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.sources import Found
+from mitmproxy_aia.status_commands import StatusCommands
 from mitmproxy_aia.tiers import Tiers
 from mitmproxy_aia.verification import Verifier
 
@@ -42,18 +44,24 @@ class Aia:
 
     def __init__(self) -> None:
         self._settings = Settings(mode="off")
+        self._counters = Counters()
         self._tiers = Tiers(
             lambda: self._settings.timeout,
             lambda: self._settings.policy,
             own_listeners,
             lambda: FROZEN if self._settings.mode == "frozen" else "",
+            self._counters.counted,
         )
         self.history = History()
         self._announced = Recent(ANNOUNCED)
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         # mitmproxy takes these for addons as well.
-        self.addons = [CacheCommands(self._tiers, self._learned.clear), self._annotations]
+        self.addons = [
+            CacheCommands(self._tiers, self._learned.clear),
+            StatusCommands(self.history, self._counters, self._tiers.remembered),
+            self._annotations,
+        ]
 
     def load(self, loader: addonmanager.Loader) -> None:
         add_options(loader)
@@ -147,6 +155,7 @@ class Aia:
     ) -> None:
         address, protocol = address_of(server), protocol_of(server)
         record = self.history.note(address, outcome, protocol=protocol, audit=audit)
+        self._counters.note(outcome, audit=audit)
         self._annotations.remember(client, server, record)
         if not outcome.verified:
             logger.warning(

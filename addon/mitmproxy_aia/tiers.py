@@ -11,7 +11,7 @@ from pathlib import Path
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.egress import Policy
 from mitmproxy_aia.sources import ClosableSource, Found, IssuerSource
-from mitmproxy_aia.sources.aia import AiaSource
+from mitmproxy_aia.sources.aia import AiaSource, Download
 from mitmproxy_aia.sources.caches import MEMORY_ONLY, Where, open_cache, open_source
 from mitmproxy_aia.sources.download import Downloader
 from mitmproxy_aia.sources.files import FilesSource
@@ -21,8 +21,8 @@ from mitmproxy_aia.sources.memory import MemorySource
 class Tiers:
     """`timeout` gives the seconds that one download may take, `policy` where one may go,
     `listeners` where this proxy itself listens, and `frozen` why nothing may be downloaded now,
-    if so. `at` is the time at which what is remembered has to be valid, if that is not now: proxies
-    have no use for it."""
+    if so. `counted` is given what downloads, and gives what counts that. `at` is the time at
+    which what is remembered has to be valid, if that is not now: proxies have no use for it."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Tiers:
         policy: Callable[[], Policy] = Policy,
         listeners: Callable[[], Sequence[tuple[str, int]]] = tuple,
         frozen: Callable[[], str] = str,
+        counted: Callable[[Download], Download] = lambda download: download,
         *,
         at: datetime.datetime | None = None,
     ) -> None:
@@ -38,6 +39,7 @@ class Tiers:
         self._policy = policy
         self._listeners = listeners
         self._frozen = frozen
+        self._counted = counted
         self._where: Where = MEMORY_ONLY
         self._paths: tuple[Path, ...] = ()
         self._memory = MemorySource()
@@ -67,7 +69,7 @@ class Tiers:
         """Needs a running event loop."""
         if self._aia is None:
             download = Downloader(self._timeout, self._policy, self._listeners, self._frozen)
-            self._aia = AiaSource(download)
+            self._aia = AiaSource(self._counted(download))
         cache = () if self._cache is None else (self._cache,)
         return (self._memory, self._files, *cache, self._aia)
 
@@ -75,6 +77,10 @@ class Tiers:
         """Remembers intermediates of a verified path."""
         for source in self.sources:
             source.keep(found)
+
+    def remembered(self) -> int:
+        """How many intermediates are in memory."""
+        return len(self._memory)
 
     def entries(self) -> Sequence[Entry]:
         """What is remembered in memory."""

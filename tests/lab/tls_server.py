@@ -74,6 +74,10 @@ class TlsServer:
     def close(self) -> None:
         self._listener.close()
 
+    def present(self, leaf: Issued, *presented: Issued) -> None:
+        """Presents these from the next connection on, over HTTP/1.1."""
+        self._context = server_context(leaf, presented)
+
     @property
     def connections(self) -> int:
         """How many TCP connections were accepted, whatever became of them."""
