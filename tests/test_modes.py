@@ -3,16 +3,16 @@ complete chains. The other modes are in test_upstream_modes.py and test_transpar
 
 import contextlib
 import itertools
-import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, TlsServer, curl
 from tests.lab.echo import GREETING, converse_echo
+from tests.lab.modes import Modes
 from tests.lab.tunnel import read, read_to_end, with_tls
 from tests.three_chains import KINDS, Chain, Kind, assert_nobody_there, make_chain
 
@@ -21,33 +21,12 @@ SCHEMES = "https", "tls"
 
 @dataclass
 class Lab:
-    """A mitmdump that listens in each mode: `ports` are known by the mode without `@address`.
-    Behind `reverse` are servers of their own."""
+    """A mitmdump that listens in each mode. Behind each `reverse` is a server of its own."""
 
     world: World
     socks: str
     reverse: dict[tuple[str, Kind], tuple[Chain, TlsServer, str]]
     plain: tuple[CaIssuersServer, str]
-
-
-@dataclass
-class Listeners:
-    """Modes of one mitmdump, each at a loopback address of its own."""
-
-    arguments: list[str] = field(default_factory=list)
-    addresses: Iterator[str] = field(
-        default_factory=lambda: (f"127.0.0.{number}" for number in itertools.count(2))
-    )
-
-    def add(self, mode: str) -> str:
-        address = next(self.addresses)
-        self.arguments += ["--mode", f"{mode}@{address}:0"]
-        return address
-
-
-def listening(proxy: Proxy, address: str) -> str:
-    """Host and port of the mode that listens at `address`."""
-    return proxy.wait_for(rf"listening at ({re.escape(address)}:\d+)")[1]
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +35,25 @@ def lab(root: Issued) -> Iterator[Lab]:
         ca = stack.enter_context(CaIssuersServer())
         plain = stack.enter_context(CaIssuersServer())
         plain.serve("/", b"in the clear")
-        listeners = Listeners()
-        socks = listeners.add("socks5")
-        clear = listeners.add(f"reverse:{plain.url('')}")
         # The servers have to be there before the proxy, which is what makes a world.
         world = World(root, ca, None)  # type: ignore[arg-type] # nobody asks it so far
-        made = {}
+        servers: dict[tuple[str, Kind], tuple[Chain, TlsServer]] = {}
         for scheme, kind in itertools.product(SCHEMES, KINDS):
             chain = make_chain(world, kind)
             converse = converse_echo if scheme == "tls" else None
-            server = stack.enter_context(chain.server(converse=converse))
-            address = listeners.add(f"reverse:{scheme}://127.0.0.1:{server.port}")
-            made[scheme, kind] = chain, server, address
-        options: dict[str, str | int | float] = {"aia_timeout": 5}
-        proxy = Proxy(*listeners.arguments, trust=[root], options=options)
-        world.proxy = stack.enter_context(proxy)
-        reverse = {
-            key: (chain, server, listening(proxy, address))
-            for key, (chain, server, address) in made.items()
+            servers[scheme, kind] = chain, stack.enter_context(chain.server(converse=converse))
+        specs = {
+            key: f"reverse:{key[0]}://127.0.0.1:{server.port}"
+            for key, (_, server) in servers.items()
         }
-        yield Lab(world, listening(proxy, socks), reverse, (plain, listening(proxy, clear)))
+        clear = f"reverse:{plain.url('')}"
+        modes = Modes("socks5", clear, *specs.values())
+        options: dict[str, str | int | float] = {"aia_timeout": 5}
+        proxy = Proxy(*modes.arguments, trust=[root], options=options)
+        world.proxy = stack.enter_context(proxy)
+        reverse = {key: (*servers[key], modes.address(proxy, spec)) for key, spec in specs.items()}
+        socks = modes.address(proxy, "socks5")
+        yield Lab(world, socks, reverse, (plain, modes.address(proxy, clear)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

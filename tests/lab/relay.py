@@ -5,6 +5,7 @@ import selectors
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -28,16 +29,22 @@ class Chunk:
 
 class Relay:
     """Stands in front of a server. `split` passes the server's bytes on in small pieces. With
-    `leaf` its clients speak TLS, and what passes is what is in it."""
+    `leaf` its clients speak TLS, and what passes is what is in it; it presents `leaf` and
+    `presented`."""
 
     def __init__(
-        self, target_port: int, *, split: int | None = None, leaf: Issued | None = None
+        self,
+        target_port: int,
+        *,
+        split: int | None = None,
+        leaf: Issued | None = None,
+        presented: Sequence[Issued] = (),
     ) -> None:
         self.chunks: list[Chunk] = []
         self._numbers = itertools.count(1)
         self._target_port = target_port
         self._split = split
-        self._tls = server_context(leaf) if leaf else None
+        self._tls = server_context(leaf, presented) if leaf else None
         self._listener = Listener(self._converse)
         self.port = self._listener.port
 

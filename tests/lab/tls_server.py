@@ -3,6 +3,7 @@
 import socket
 import ssl
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,10 @@ def server_context(
     # At the default level OpenSSL would not even load a weak certificate.
     context.set_ciphers("ALL:@SECLEVEL=0")
     if tls:
-        context.minimum_version = context.maximum_version = _VERSIONS[tls]
+        with warnings.catch_warnings():
+            # Some of them are out of date, which is what they are here for.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = _VERSIONS[tls]
     context.set_alpn_protocols(list(alpn))
     with tempfile.TemporaryDirectory() as folder:
         chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")
