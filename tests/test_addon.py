@@ -1,4 +1,4 @@
-"""Options, reloading, neighbours and log lines, in a running mitmdump."""
+"""Options, reloading and log lines, in a running mitmdump."""
 
 import asyncio
 import re
@@ -274,21 +274,6 @@ def test_fails_closed(root: Issued, bug: str) -> None:
             assert server.handshakes == []
         with TlsServer(issuer.issue(), issuer) as server:
             assert world.get(server.url()).status == 200
-
-
-def test_connection_of_another_addon_is_left_alone(root: Issued) -> None:
-    """Another addon's own connection, whatever the order of the two scripts."""
-    other = SCRIPTS / "own_connection.py"
-    for scripts in [other, ADDON], [ADDON, other]:
-        with (
-            CaIssuersServer() as ca,
-            Proxy(trust=[root], addon=False, scripts=scripts) as proxy,
-        ):
-            world = World(root, ca, proxy)
-            issuer = world.authority()
-            with TlsServer(issuer.issue(aia=[world.published(issuer)])) as server:
-                assert world.get(server.url()).status == 502
-            assert not ca.requests
 
 
 def test_log_lines(own_world: World) -> None:

@@ -11,7 +11,7 @@ import httpx
 import mitmproxy.version
 import OpenSSL
 import pytest
-from mitmproxy import connection, hooks, options, tls
+from mitmproxy import addonmanager, connection, hooks, options, tls
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy import commands, tunnel
@@ -66,6 +66,10 @@ def no_method_of_that_name(patch: Patch) -> None:
 
 def with_three_arguments(self: object, data: bytes, more: bytes) -> Any:
     yield from ()
+
+
+async def asynchronous(self: object, data: object) -> None:
+    pass
 
 
 def plain(self: object, data: bytes) -> tuple[bool, None]:
@@ -147,6 +151,13 @@ MITMPROXY: dict[str, Callable[[Patch], None]] = {
     "TlsConfig.tls_start_server takes other arguments": other(
         TlsConfig, "tls_start_server", lambda self: None
     ),
+    "TlsConfig.tls_start_server has become asynchronous": other(
+        TlsConfig, "tls_start_server", asynchronous
+    ),
+    "an AddonManager does not look for a hook on the addon": other(
+        addonmanager.AddonManager, "trigger", lambda *_: None
+    ),
+    "AddonManager has no chain": other(addonmanager.AddonManager, "__init__", lambda *_: None),
     "has no Proxyserver.listen_addrs": gone(Proxyserver, "listen_addrs"),
     "it has no option ssl_insecure": other(options.Options, "keys", lambda _: {"confdir"}),
     "it has no option tls_version_server_min": other(TlsConfig, "load", lambda *_: None),

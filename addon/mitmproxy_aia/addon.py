@@ -25,6 +25,7 @@ from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.status_commands import StatusCommands
 from mitmproxy_aia.tiers import Tiers
+from mitmproxy_aia.turn import Turn
 from mitmproxy_aia.verification import Verifier
 
 logger = logging.getLogger(__name__)
@@ -35,15 +36,19 @@ LEARNED = 10_000
 """Servers whose complete chain was looked at, and is not again for `LEARNED_FOR` seconds."""
 LEARNED_FOR = 3_600.0
 FROZEN = "aia_mode=frozen"
+OFF = Settings(mode="off")
+"""Before the options are known, and after the end."""
 
 
 class Aia:
     """The addon. `-s addon/aia.py` makes one; so does `addons.add(Aia())` elsewhere."""
 
     name = "aia"
+    script = ""
+    """The path of the script that it came with, if it did."""
 
     def __init__(self) -> None:
-        self._settings = Settings(mode="off")
+        self._settings = OFF
         self._counters = Counters()
         self._tiers = Tiers(
             lambda: self._settings.timeout,
@@ -56,6 +61,7 @@ class Aia:
         self._announced = Recent(ANNOUNCED)
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
+        self._turn = Turn("tls_start_server", "ssl_conn", self._start_tls)
         # mitmproxy takes these for addons as well.
         self.addons = [
             CacheCommands(self._tiers, self._learned.clear),
@@ -67,6 +73,7 @@ class Aia:
         add_options(loader)
         if (flaw := incompatibility()) is not None:
             logger.error(flaw)
+        self._take_turn()
 
     def configure(self, updated: set[str]) -> None:
         if updated & NAMES or "confdir" in updated:
@@ -79,21 +86,25 @@ class Aia:
                 self._learned.clear()
             self._settings = settings
 
-    def tls_start_server(self, data: tls.TlsData) -> None:
-        if self._settings.mode == "off" or ctx.options.ssl_insecure:
+    def running(self) -> None:
+        if self._settings is OFF:
+            # Where mitmproxy is embedded, nobody may have told the last addon of the options.
+            self.configure(set(NAMES))
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        # There, too, TlsConfig may come after us.
+        if (tlsconfig := ctx.master.addons.get("tlsconfig")) is not None:
+            self._turn.take(tlsconfig)
+
+    def _start_tls(self, data: tls.TlsData) -> None:
+        """TlsConfig has made `data.ssl_conn`."""
+        server = data.conn
+        off = self._settings.mode == "off" or ctx.options.ssl_insecure
+        if off or not isinstance(server, connection.Server):
             return
-        if data.ssl_conn is not None or not isinstance(data.conn, connection.Server):
-            return  # Another addon's connection is its own business.
-        tlsconfig = ctx.master.addons.get("tlsconfig")
         try:
-            tlsconfig.tls_start_server(data)
-        except Exception:
-            # TlsConfig gets its turn after us, and will say itself what is wrong.
-            logger.debug("TlsConfig refused a connection")
-            data.ssl_conn = None
-            return
-        try:
-            self._watch(data, data.conn)
+            self._watch(data, server)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
@@ -125,7 +136,8 @@ class Aia:
             logger.exception("completing a certificate chain failed")
 
     def done(self) -> None:
-        self._settings = Settings(mode="off")
+        self._settings = OFF
+        self._turn.give_back()
         self._tiers.close()
 
     def _begin(
@@ -173,3 +185,20 @@ class Aia:
             f"in {outcome.seconds * 1000:.0f} ms"
             + (" and let it fail all the same (aia_mode=audit)" if audit else ""),
         )
+
+
+def only_one(script: str) -> list[Aia]:
+    """The addons of the script at this path: one `Aia`, or none and a WARNING if mitmproxy has
+    one already. Two would get in each other's way in everything: options, commands, hooks."""
+    # mitmproxy has removed a script before it loads it again. Without mitmproxy: no master.
+    master = getattr(ctx, "master", None)
+    first = master.addons.get(Aia.name) if master else None
+    if isinstance(first, Aia):
+        logger.warning(
+            f"{script} does nothing: mitmproxy-aia is loaded already"
+            + (f", from {first.script}" if first.script else "")
+        )
+        return []
+    addon = Aia()
+    addon.script = script
+    return [addon]

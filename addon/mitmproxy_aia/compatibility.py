@@ -195,7 +195,10 @@ def _hook() -> None:
 
 def _addons() -> None:
     tlsconfig = "mitmproxy.addons.tlsconfig"
-    _takes(_get(tlsconfig, "TlsConfig.tls_start_server"), 2, "TlsConfig.tls_start_server")
+    what = "TlsConfig.tls_start_server"
+    _takes(_get(tlsconfig, what), 2, what)
+    if inspect.iscoroutinefunction(_get(tlsconfig, what)):
+        raise _Lacking(f"{what} has become asynchronous")
     _takes(_get("mitmproxy.addons.proxyserver", "Proxyserver.listen_addrs"), 1, "listen_addrs")
     options = _get("mitmproxy.options", "Options")()
     known = set(options.keys())
@@ -210,6 +213,20 @@ def _addons() -> None:
     for name in _OPTIONS:
         if name not in known:
             raise _Lacking(f"it has no option {name}")
+
+
+def _turn() -> None:
+    """A hook that is put in the place of an addon's own is called. If it were not, nothing
+    would ever be completed."""
+    options = _get("mitmproxy.options", "Options")()
+    manager = _get("mitmproxy.addonmanager", "AddonManager")(SimpleNamespace(options=options))
+    addon = _get("mitmproxy.addons.tlsconfig", "TlsConfig")()
+    got: list[object] = []
+    addon.tls_start_server = got.append
+    _part(manager, "chain", "AddonManager").append(addon)
+    manager.trigger(_get(_LAYERS, "TlsStartServerHook")("data"))
+    if got != ["data"]:
+        raise _Lacking("an AddonManager does not look for a hook on the addon")
 
 
 def _openssl() -> None:
@@ -251,6 +268,7 @@ _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mitmproxy", _layer_at_work),
     ("mitmproxy", _hook),
     ("mitmproxy", _addons),
+    ("mitmproxy", _turn),
     ("pyOpenSSL", _openssl),
     ("pyOpenSSL", _verdicts),
     ("httpx", _httpx),
