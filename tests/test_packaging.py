@@ -99,7 +99,7 @@ def test_wheel_has_the_whole_package(wheel: Path) -> None:
 def test_wheel_says_that_it_is_typed_and_licensed(wheel: Path) -> None:
     """The classifier "Typed" is true, and the licence travels along."""
     names = zipfile.ZipFile(wheel).namelist()
-    assert "mitmproxy_aia/py.typed" in names
+    assert {"mitmproxy_aia/py.typed", "mitmproxy_aia/report.schema.json"} <= {*names}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

@@ -22,6 +22,7 @@ from mitmproxy_aia.history import History
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.options import NAMES, Settings, add_options
 from mitmproxy_aia.recent import Recent
+from mitmproxy_aia.report_files import ReportFiles
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.status_commands import StatusCommands
 from mitmproxy_aia.tiers import Tiers
@@ -62,10 +63,12 @@ class Aia:
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turn = Turn("tls_start_server", "ssl_conn", self._start_tls)
+        self._reports = ReportFiles(self.history)
         # mitmproxy takes these for addons as well.
         self.addons = [
             CacheCommands(self._tiers, self._learned.clear),
             StatusCommands(self.history, self._counters, self._tiers.remembered),
+            self._reports,
             self._annotations,
         ]
 
@@ -136,6 +139,7 @@ class Aia:
             logger.exception("completing a certificate chain failed")
 
     def done(self) -> None:
+        self._reports.finish(self._settings.report)
         self._settings = OFF
         self._turn.give_back()
         self._tiers.close()

@@ -11,6 +11,7 @@ from mitmproxy import addonmanager, ctx, exceptions
 
 from mitmproxy_aia.egress import Policy, Proxy
 from mitmproxy_aia.proxies import AUTO, Way, parse_proxy
+from mitmproxy_aia.report_files import report_path
 from mitmproxy_aia.sources.caches import CACHE_FILE, MEMORY_ONLY, Where, from_home, where
 
 MODES = ("complete", "frozen", "audit", "off")
@@ -25,6 +26,7 @@ NAMES = frozenset(
         "aia_deny",
         "aia_proxy",
         "aia_annotate",
+        "aia_report",
     }
 )
 
@@ -104,6 +106,14 @@ def add_options(loader: addonmanager.Loader) -> None:
         "flow.metadata['aia'], which the filter ~meta finds and flow files keep, and a comment "
         "if the flow has none.",
     )
+    loader.add_option(
+        name="aia_report",
+        typespec=str,
+        default="",
+        help="Write a report to this file when the proxy ends: the servers whose certificate "
+        "chain was incomplete or broken, what is missing and where it is. It ends in .json; see "
+        "mitmproxy-aia report.",
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     proxy: Proxy | Way = AUTO
     annotate: bool = True
+    report: Path | None = None
 
     @classmethod
     def from_options(cls) -> Settings:
@@ -143,6 +154,10 @@ class Settings:
         except ValueError as error:
             raise exceptions.OptionsError(f"aia_intermediates: {error}") from error
         try:
+            report = report_path(ctx.options.aia_report)
+        except ValueError as error:
+            raise exceptions.OptionsError(f"aia_report: {error}") from error
+        try:
             policy = Policy.parse(ctx.options.aia_allow, ctx.options.aia_deny)
             proxy = parse_proxy(ctx.options.aia_proxy)
         except ValueError as error:
@@ -156,6 +171,7 @@ class Settings:
             policy,
             proxy,
             ctx.options.aia_annotate,
+            report,
         )
 
 
