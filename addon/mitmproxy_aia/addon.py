@@ -12,6 +12,7 @@ from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 from mitmproxy_aia import handshake, pausing
 from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.check_command import CheckCommand
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.connections import address_of, own_listeners, protocol_of, server_of
@@ -55,7 +56,7 @@ class Aia:
             lambda: self._settings.timeout,
             lambda: self._settings.policy,
             own_listeners,
-            lambda: FROZEN if self._settings.mode == "frozen" else "",
+            self._frozen,
             self._counters.counted,
         )
         self.history = History()
@@ -67,6 +68,7 @@ class Aia:
         # mitmproxy takes these for addons as well.
         self.addons = [
             CacheCommands(self._tiers, self._learned.clear),
+            CheckCommand(self._tiers, lambda: self._settings, self._frozen),
             StatusCommands(self.history, self._counters, self._tiers.remembered),
             self._reports,
             self._annotations,
@@ -147,9 +149,12 @@ class Aia:
     def _begin(
         self, server: Server, presented: Iterable[Certificate], verifier: Verifier
     ) -> Completion:
-        frozen = FROZEN if self._settings.mode == "frozen" else ""
-        limits = Limits(seconds=self._settings.timeout, frozen=frozen)
+        limits = Limits(seconds=self._settings.timeout, frozen=self._frozen())
         return Completion(presented, verifier, self._tiers.sources, limits, server)
+
+    def _frozen(self) -> str:
+        """Why nothing may be downloaded, if so."""
+        return FROZEN if self._settings.mode == "frozen" else ""
 
     def _to_learn(self, address: str) -> pausing.Learn | None:
         """What a complete chain of the server at `address` is to be given to, if it is."""
