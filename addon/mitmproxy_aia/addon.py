@@ -141,10 +141,10 @@ class Aia:
             logger.exception("completing a certificate chain failed")
 
     def done(self) -> None:
-        self._reports.finish(self._settings.report)
-        self._settings = OFF
+        report, self._settings = self._settings.report, OFF
         self._turn.give_back()
         self._tiers.close()
+        self._reports.finish(report)
 
     def _begin(
         self, server: Server, presented: Iterable[Certificate], verifier: Verifier
