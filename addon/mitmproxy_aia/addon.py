@@ -21,7 +21,9 @@ from mitmproxy_aia.egress import Server
 from mitmproxy_aia.flow_annotations import Annotations
 from mitmproxy_aia.history import History
 from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
+from mitmproxy_aia.page.serving import Page
 from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.report_files import ReportFiles
 from mitmproxy_aia.sources import Found
@@ -72,6 +74,12 @@ class Aia:
             StatusCommands(self.history, self._counters, self._tiers.remembered),
             self._reports,
             self._annotations,
+            Page(
+                self.history,
+                self._tiers,
+                Metrics(self._counters, self.history, self._tiers.remembered),
+                lambda: self._settings,
+            ),
         ]
 
     def load(self, loader: addonmanager.Loader) -> None:

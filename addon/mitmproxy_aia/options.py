@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ MODES = ("complete", "frozen", "audit", "off")
 NAMES = frozenset(
     {
         "aia_mode",
+        "aia_page",
         "aia_timeout",
         "aia_cache",
         "aia_intermediates",
@@ -29,6 +31,8 @@ NAMES = frozenset(
         "aia_report",
     }
 )
+
+_HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 
 
 def add_options(loader: addonmanager.Loader) -> None:
@@ -114,6 +118,14 @@ def add_options(loader: addonmanager.Loader) -> None:
         "chain was incomplete or broken, what is missing and where it is. It ends in .json; see "
         "mitmproxy-aia report.",
     )
+    loader.add_option(
+        name="aia_page",
+        typespec=str,
+        default="mitm.aia",
+        help="The host name of the page that shows the servers with incomplete chains and how to "
+        "mend them: http://mitm.aia/ in a browser that uses this proxy. Whoever can use the "
+        "proxy can read it. Empty: no page.",
+    )
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,7 @@ class Settings:
     proxy: Proxy | Way = AUTO
     annotate: bool = True
     report: Path | None = None
+    page: str = ""
 
     @classmethod
     def from_options(cls) -> Settings:
@@ -172,7 +185,18 @@ class Settings:
             proxy,
             ctx.options.aia_annotate,
             report,
+            _page_host(ctx.options.aia_page),
         )
+
+
+def _page_host(text: str) -> str:
+    """The host name in the form in which a request's is compared with it."""
+    host = text.strip().lower().removesuffix(".")
+    if host and (len(host) > 253 or not _HOST.fullmatch(host)):
+        raise exceptions.OptionsError(
+            f"aia_page takes a host name, for example mitm.aia, or nothing, and not {text!r}"
+        )
+    return host
 
 
 def _seconds(text: str) -> float | None:
