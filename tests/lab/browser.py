@@ -29,7 +29,6 @@ _SETTINGS = [
     "--no-first-run",
     "--no-default-browser-check",
     "--hide-scrollbars",
-    "--proxy-bypass-list=<-loopback>",  # loopback too goes through the proxy
 ]
 
 
@@ -38,13 +37,14 @@ class BrowserError(RuntimeError):
 
 
 class Browser:
-    """One tab that reaches everything through `proxy`, from construction until `close`.
+    """One tab that reaches `host` through `proxy`, from construction until `close`. What the
+    browser wants for itself leads nowhere.
 
     `errors` are what the page has written to its console as an error, violations of its
     Content-Security-Policy among them.
     """
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, host: str = "mitm.aia") -> None:
         self.errors: list[str] = []
         self._numbers = iter(range(1, 1_000_000))
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -59,7 +59,8 @@ class Browser:
             # The numbers 3 and 4 are what --remote-debugging-pipe means.
             command = ["bash", "-c", f'exec "$@" 3<&{its_input} 4>&{its_output}', "bash"]
             command += [find_program("chromium"), *_SETTINGS, "--remote-debugging-pipe"]
-            command += [f"--user-data-dir={folder}", f"--proxy-server={proxy.url}", "about:blank"]
+            command += [f"--user-data-dir={folder}", "about:blank"]
+            command += [f"--proxy-pac-url={_only_for(host, proxy)}"]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -208,3 +209,13 @@ class Browser:
             self._process.wait()
         os.close(self._output)
         self._reader.join()
+
+
+def _only_for(host: str, proxy: Proxy) -> str:
+    """Which proxy to use, as a program in a URL. Nobody listens at port 9."""
+    script = (
+        f"function FindProxyForURL(url, host) {{ return host == '{host}'"
+        f" ? 'PROXY 127.0.0.1:{proxy.port}' : 'PROXY 127.0.0.1:9'; }}"
+    )
+    encoded = base64.b64encode(script.encode()).decode()
+    return f"data:application/x-ns-proxy-autoconfig;base64,{encoded}"
