@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mitmproxy import tls
+from mitmproxy.addons import tlsconfig
+from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL, crypto
 
@@ -113,15 +115,19 @@ def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | No
     """OpenSSL's security level for a connection with these ciphers, or with those that
     mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version). None: the
     one from OpenSSL's configuration."""
-    levels = re.findall(r"@SECLEVEL=(\d)", ":".join(cipher_list))
-    if levels:
-        return int(levels[-1])
-    if not cipher_list and tls_version_min in _INSECURE_VERSIONS:
-        return 0  # TlsConfig puts @SECLEVEL=0 in front of its default ciphers.
-    return None
+    levels = re.findall(
+        r"@SECLEVEL=(\d)", ":".join(cipher_list or _default_ciphers(tls_version_min))
+    )
+    return int(levels[-1]) if levels else None
 
 
-_INSECURE_VERSIONS = frozenset({"UNBOUNDED", "SSL3", "TLS1", "TLS1_1"})
+def _default_ciphers(tls_version_min: str) -> Sequence[str]:
+    """What TlsConfig takes if it is not told any. For old versions of TLS there is @SECLEVEL=0
+    among them, but not before mitmproxy 11.0.1. Nothing, if it does not say what it takes."""
+    try:
+        return tlsconfig._default_ciphers(net_tls.Version[tls_version_min])
+    except (AttributeError, KeyError, TypeError):
+        return ()
 
 
 def is_suite_b(cipher_list: Sequence[str]) -> bool:
