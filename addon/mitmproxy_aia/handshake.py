@@ -18,7 +18,7 @@ from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import pausing
+from mitmproxy_aia import costs, pausing
 from mitmproxy_aia.certificates import Certificate, presented
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.errors import curable
@@ -60,6 +60,7 @@ class _Handshake:
             options.ssl_verify_upstream_trusted_confdir,
         )
         self._forgiven: list[Fault] = []
+        self._too_much = False
         self._driving = False
 
     def start(self) -> None:
@@ -73,10 +74,13 @@ class _Handshake:
             return True
         # A renegotiation verifies again, when nobody waits to decide any more.
         # If it is not us who drive the handshake, nobody is going to decide at all.
-        if not self._driving or not curable(code, depth):
+        if not self._driving or not curable(code, depth) or self._too_much:
             return False
+        if not self._forgiven:
+            # OpenSSL would now verify the rest of the chain, though that leads nowhere.
+            self._too_much = costs.too_much([*map(Certificate, presented_to(self._connection))])
         self._forgiven.append(Fault.of(code, depth))
-        return True
+        return not self._too_much
 
     @property
     def ours(self) -> bool:
@@ -91,7 +95,12 @@ class _Handshake:
             self._driving = False
 
     def objection(self, *, finished: bool) -> Objection | None:
-        return Objection(self._forgiven[0].text, _FAILED) if self._forgiven else None
+        if not self._forgiven:
+            return None
+        reason = self._forgiven[0].text
+        if self._too_much:
+            reason += " (the server's certificates would take too long to verify)"
+        return Objection(reason, _FAILED, curable=not self._too_much)
 
     def verifier(self) -> Verifier:
         rejected = rejected_in(*self._trust)
