@@ -180,6 +180,11 @@ def use_signature_algorithms(context: SSL.Context, names: str) -> None:
     _assert(_lib.SSL_CTX_set1_sigalgs_list(context._context, names.encode()))
 
 
+def options_of(context: SSL.Context) -> int:
+    """SSL.OP_... (SSL_CTX_get_options(3))."""
+    return int(_lib.SSL_CTX_get_options(context._context))
+
+
 def verify_result(connection: SSL.Connection) -> int:
     """The verification error of a connection's handshake; X509_V_OK, which is 0, also if there
     was no certificate (SSL_get_verify_result(3))."""
