@@ -12,7 +12,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.inspection import client
 from mitmproxy_aia.inspection.client import How, Presented, Unreachable, ask
 from mitmproxy_aia.inspection.targets import Target
-from mitmproxy_aia.inspection.trust import Trust
+from mitmproxy_aia.trust import Trust
 from tests.lab import Issued, TlsServer
 from tests.lab.listener import Listener
 

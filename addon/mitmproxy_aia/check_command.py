@@ -17,11 +17,11 @@ from mitmproxy_aia.inspection.client import How
 from mitmproxy_aia.inspection.inspector import Inspector
 from mitmproxy_aia.inspection.results import Result, Verdict
 from mitmproxy_aia.inspection.targets import Target, parse_target
-from mitmproxy_aia.inspection.trust import Trust
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.options import Settings
 from mitmproxy_aia.sources.resolver import Resolver
 from mitmproxy_aia.tiers import Tiers
+from mitmproxy_aia.trust import Trust
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from mitmproxy_aia.inspection.client import How, Resolve, Unreachable, ask
 from mitmproxy_aia.inspection.judging import Exhibit, judge
 from mitmproxy_aia.inspection.results import Result
 from mitmproxy_aia.inspection.targets import Target
-from mitmproxy_aia.inspection.trust import Trust, store_of
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.rehearsal import objections
 from mitmproxy_aia.sources import IssuerSource
+from mitmproxy_aia.trust import Trust, store_of
 from mitmproxy_aia.verification import Verifier
 
 Sources = Callable[[], Sequence[IssuerSource]]
