@@ -227,7 +227,7 @@ PYOPENSSL: dict[str, Callable[[Patch], None]] = {
     "has no X509._from_raw_x509_ptr": gone(crypto.X509, "_from_raw_x509_ptr"),
     "has no X509StoreFlags.PARTIAL_CHAIN": gone(crypto, "X509StoreFlags"),
     "SSL.Connection has no get_verified_chain": gone(SSL.Connection, "get_verified_chain"),
-    "SSL.Connection has no set_verify": gone(SSL.Connection, "set_verify"),
+    "SSL has no Connection._reverse_mapping": gone(SSL.Connection, "_reverse_mapping"),
     "X509StoreContext has no _chain": other(
         crypto, "X509StoreContext", lambda *_: type("Other", (), {})
     ),

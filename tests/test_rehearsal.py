@@ -88,6 +88,34 @@ def test_callback_that_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault is not None
 
 
+@pytest.mark.parametrize("key", ["ec256", "rsa2048"])
+def test_an_end_that_is_not_known(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should libssl word it in another way: then it is asked with each step told, and says the
+    same."""
+    monkeypatch.setattr("mitmproxy_aia.rehearsal._BEYOND_THE_CHAIN", ())
+    root = authority("Root")
+    leaf = root.issue(key=key)
+    for _ in range(2):
+        chain, fault = rehearse(trusting(root), certificates(leaf), 2)
+        assert (ders(chain), fault) == ([leaf.der, root.der], None)
+    assert rehearse(trusting(), certificates(leaf), 2)[1] is not None
+
+
+@pytest.mark.parametrize("key", ["ec256", "rsa2048"])
+def test_a_good_chain_is_asked_for_once(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick way is enough, whatever the leaf's key is."""
+    root, asked = authority("Root"), []
+    use_store = openssl.use_store
+
+    def counted(context: SSL.Context, store: crypto.X509Store) -> None:
+        asked.append(store)
+        use_store(context, store)
+
+    monkeypatch.setattr(openssl, "use_store", counted)
+    assert rehearse(trusting(root), certificates(root.issue(key=key)), 2)[1] is None
+    assert len(asked) == 1
+
+
 def test_large_chain() -> None:
     """More than a TLS record holds: 40 KB of certificates that the path does not need."""
     root = authority("Root")

@@ -12,20 +12,21 @@ from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 from mitmproxy_aia import handshake, pausing
 from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.check_command import CheckCommand
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
-from mitmproxy_aia.connections import address_of, own_listeners, protocol_of, server_of
+from mitmproxy_aia.connections import (
+    address_of,
+    details_are_shown,
+    own_listeners,
+    protocol_of,
+    server_of,
+)
 from mitmproxy_aia.counters import Counters
-from mitmproxy_aia.egress import Server
 from mitmproxy_aia.flow_annotations import Annotations
 from mitmproxy_aia.history import History
 from mitmproxy_aia.limits import Limits
-from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
-from mitmproxy_aia.page.serving import Page
 from mitmproxy_aia.recent import Recent
-from mitmproxy_aia.report_files import ReportFiles
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.status_commands import StatusCommands
 from mitmproxy_aia.tiers import Tiers
@@ -58,7 +59,7 @@ class Aia:
             lambda: self._settings.timeout,
             lambda: self._settings.policy,
             own_listeners,
-            self._frozen,
+            lambda: FROZEN if self._settings.mode == "frozen" else "",
             self._counters.counted,
         )
         self.history = History()
@@ -66,20 +67,11 @@ class Aia:
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turn = Turn("tls_start_server", "ssl_conn", self._start_tls)
-        self._reports = ReportFiles(self.history)
         # mitmproxy takes these for addons as well.
         self.addons = [
             CacheCommands(self._tiers, self._learned.clear),
-            CheckCommand(self._tiers, lambda: self._settings, self._frozen),
             StatusCommands(self.history, self._counters, self._tiers.remembered),
-            self._reports,
             self._annotations,
-            Page(
-                self.history,
-                self._tiers,
-                Metrics(self._counters, self.history, self._tiers.remembered),
-                lambda: self._settings,
-            ),
         ]
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -127,7 +119,7 @@ class Aia:
     def _watch(self, data: tls.TlsData, server: connection.Server) -> None:
         address, audit = address_of(server), self._settings.mode == "audit"
         watcher = pausing.Watcher(
-            functools.partial(self._begin, server_of(server, self._settings.proxy)),
+            functools.partial(self._begin, server),
             functools.partial(self._conclude, data.context.client, server, audit),
             learn=self._to_learn(address),
             complete=functools.partial(self.history.note_complete, address),
@@ -149,20 +141,17 @@ class Aia:
             logger.exception("completing a certificate chain failed")
 
     def done(self) -> None:
-        report, self._settings = self._settings.report, OFF
+        self._settings = OFF
         self._turn.give_back()
         self._tiers.close()
-        self._reports.finish(report)
 
     def _begin(
-        self, server: Server, presented: Iterable[Certificate], verifier: Verifier
+        self, conn: connection.Server, presented: Iterable[Certificate], verifier: Verifier
     ) -> Completion:
-        limits = Limits(seconds=self._settings.timeout, frozen=self._frozen())
+        server = server_of(conn, self._settings.proxy)
+        frozen = FROZEN if self._settings.mode == "frozen" else ""
+        limits = Limits(seconds=self._settings.timeout, frozen=frozen)
         return Completion(presented, verifier, self._tiers.sources, limits, server)
-
-    def _frozen(self) -> str:
-        """Why nothing may be downloaded, if so."""
-        return FROZEN if self._settings.mode == "frozen" else ""
 
     def _to_learn(self, address: str) -> pausing.Learn | None:
         """What a complete chain of the server at `address` is to be given to, if it is."""
@@ -191,11 +180,13 @@ class Aia:
                 f"{address} sent a certificate chain that could not be completed: {outcome.reason}"
             )
             return
-        where = ", ".join(f'"{item.certificate.name}" {item.place}' for item in outcome.found)
         # Whether this server has not been completed with these certificates before.
         what = (address, audit, *(item.certificate.fingerprint for item in outcome.found))
         news = what not in self._announced
         self._announced.add(what)
+        if not news and not details_are_shown():
+            return
+        where = ", ".join(f'"{item.certificate.name}" {item.place}' for item in outcome.found)
         logger.log(
             logging.INFO if news else logging.DEBUG,
             f"{address} sent an incomplete chain; found {where or 'a path in what it sent'} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 import re
 import warnings
@@ -26,6 +27,9 @@ MAX_NAME_CHARACTERS = 200
 MAX_READABLE = 32 * 1024
 """Bytes of a certificate whose extensions are read: beyond that it could take tens of
 milliseconds, which other connections would have to wait."""
+MAX_KEPT = 8 * 1024
+"""Bytes of a certificate that is kept at hand. Nearly all have less than 2,000, and what
+strangers send must not fill the memory."""
 MAX_NAME_BYTES = 4_096
 """A name may fill a whole certificate, and takes a hundred times as long to read as others."""
 
@@ -56,7 +60,15 @@ class Certificate:
 
     @classmethod
     def from_der(cls, der: bytes) -> Certificate:
-        """Raises ValueError if `der` is not exactly one certificate that can be parsed."""
+        """Raises ValueError if `der` is not exactly one certificate that can be parsed.
+
+        The last ones are kept at hand with what was read from them: a leaf comes again with
+        each connection.
+        """
+        return _read_lately(der) if len(der) <= MAX_KEPT else cls._from_der(der)
+
+    @classmethod
+    def _from_der(cls, der: bytes) -> Certificate:
         certificate = cls(der)
         # Parsed now, so that the properties below cannot fail on a name or a date.
         try:
@@ -96,7 +108,7 @@ class Certificate:
         return _read_name(self._names[1], lambda: self.x509.subject)
 
     @cached_property
-    def fields(self) -> list[bytes]:
+    def _fields(self) -> list[bytes]:
         """Of the TBSCertificate, in DER, from the serial number on (RFC 5280 section 4.1)."""
         fields = elements(content(content(self.der)))
         # The version is absent in certificates of version 1.
@@ -105,21 +117,16 @@ class Certificate:
     @property
     def _names(self) -> tuple[bytes, bytes]:
         """Issuer and subject, in DER."""
-        return self.fields[2], self.fields[4]
+        return self._fields[2], self._fields[4]
 
     @property
     def self_issued(self) -> bool:
         return self.subject == self.issuer
 
-    @property
-    def public_key(self) -> bytes:
-        """The SubjectPublicKeyInfo, in DER."""
-        return self.fields[5]
-
     @cached_property
     def key(self) -> bytes:
-        """SHA-256 of the SubjectPublicKeyInfo."""
-        return hashlib.sha256(self.public_key).digest()
+        """SHA-256 of the SubjectPublicKeyInfo, in DER."""
+        return hashlib.sha256(self._fields[5]).digest()
 
     @cached_property
     def identity(self) -> tuple[bytes, bytes]:
@@ -170,7 +177,7 @@ class Certificate:
             )
         )
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The subject for people: `CN=R11`, or the whole name where there is no CN.
 
@@ -222,6 +229,11 @@ class Certificate:
             ValueError,
         ):
             return None
+
+
+@functools.lru_cache(maxsize=512)
+def _read_lately(der: bytes) -> Certificate:
+    return Certificate._from_der(der)
 
 
 def read_certificates(data: bytes) -> tuple[Certificate, ...]:
@@ -353,6 +365,8 @@ def printable(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:
     escapes and what is beyond `limit` characters is cut."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from mitmproxy_aia import __version__, rehearsal, selftest
+from mitmproxy_aia import __version__, selftest
 
 _LAYERS = "mitmproxy.proxy.layers.tls"
 _GENERATORS: Mapping[str, tuple[str, ...]] = {
@@ -32,30 +32,22 @@ _OPTIONS = (
     *("confdir", "ssl_insecure", "upstream_auth", "tls_version_server_min"),
     *("ssl_verify_upstream_trusted_ca", "ssl_verify_upstream_trusted_confdir"),
 )
-_OF_A_CONNECTION = (
-    *("set_verify", "get_context", "get_peer_cert_chain", "get_verified_chain", "_ssl"),
-)
+_OF_A_CONNECTION = (*("get_context", "get_peer_cert_chain", "get_verified_chain", "_ssl"),)
 OPENSSL = (
     *("ERR_clear_error", "SSL_CTX_set_cert_store", "SSL_get0_param", "SSL_get_verify_result"),
-    *(
-        "SSL_CTX_get_options",
-        "SSL_CTX_set1_sigalgs_list",
-        "X509_PURPOSE_SSL_SERVER",
-        "X509_STORE_up_ref",
-    ),
+    *("SSL_CTX_set1_sigalgs_list", "X509_PURPOSE_SSL_SERVER", "X509_STORE_up_ref"),
     *("X509_STORE_CTX_free", "X509_STORE_CTX_get1_chain", "X509_STORE_CTX_get_error"),
     *("X509_STORE_CTX_get_error_depth", "X509_STORE_CTX_init", "X509_STORE_CTX_new"),
     *("X509_STORE_set1_param", "X509_STORE_set_purpose", "X509_V_OK", "X509_verify_cert"),
     *("X509_verify_cert_error_string", "sk_X509_free", "sk_X509_num", "sk_X509_value"),
     *("X509_VERIFY_PARAM_set1_host", "X509_VERIFY_PARAM_set1_ip"),
     *("X509_VERIFY_PARAM_set_hostflags", "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT"),
-    *("X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS",),
+    *("X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS", "X509_STORE_CTX_set_error", "SSL_set_verify"),
+    *("SSL_get_ex_data_X509_STORE_CTX_idx", "X509_STORE_CTX_get_ex_data"),
 )
 """What `openssl` takes of pyOpenSSL's bindings."""
 
-_CONFIGURATION = "openssl.cnf"
 _HELP = "use a mitmproxy that it was tested with, or a newer mitmproxy-aia"
-_HELP_WITH_CONFIGURATION = "change that, or name another file in OPENSSL_CONF"
 
 
 class _Lacking(Exception):
@@ -71,16 +63,13 @@ def incompatibility() -> str | None:
             lacking = isinstance(error, _Lacking)
             # What the check itself could not even do is a change as well.
             what = str(error) if lacking else f"fails: {type(error).__name__}: {error}"
-            helps = _HELP_WITH_CONFIGURATION if package == _CONFIGURATION else _HELP
-            whose = f"{package} {_version(package)}".strip()
-            line = f"mitmproxy-aia {__version__} cannot work with {whose}: {what}"
-            return " ".join(f"{line}; {helps}".split())
+            version = _version(package)
+            line = f"mitmproxy-aia {__version__} cannot work with {package} {version}: {what}"
+            return " ".join(f"{line}; {_HELP}".split())
     return None
 
 
 def _version(package: str) -> str:
-    if package == _CONFIGURATION:
-        return ""  # where it is only OpenSSL knows
     module, name = {
         "mitmproxy": ("mitmproxy.version", "VERSION"),
         "pyOpenSSL": ("OpenSSL", "__version__"),
@@ -242,9 +231,10 @@ def _turn() -> None:
 def _openssl() -> None:
     for name in OPENSSL:
         _get("OpenSSL.SSL", f"_lib.{name}")
-    for name in "gc", "string", "NULL":
+    for name in "gc", "string", "callback", "NULL":
         _get("OpenSSL.SSL", f"_ffi.{name}")
     _get("OpenSSL.crypto", "X509._from_raw_x509_ptr")
+    _get("OpenSSL.SSL", "Connection._reverse_mapping")
     _get("OpenSSL.crypto", "X509StoreFlags.PARTIAL_CHAIN")
     method = _get("OpenSSL.SSL", "TLS_METHOD")
     context = _get("OpenSSL.SSL", "Context")(method)
@@ -257,11 +247,6 @@ def _openssl() -> None:
     _part(certificate, "_x509", "X509")
     made = _get("OpenSSL.crypto", "X509StoreContext")(store, certificate, [])
     _part(made, "_chain", "X509StoreContext")
-
-
-def _configuration() -> None:
-    if (flaw := rehearsal.obstacle()) is not None:
-        raise _Lacking(flaw)
 
 
 def _verdicts() -> None:
@@ -285,7 +270,6 @@ _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mitmproxy", _addons),
     ("mitmproxy", _turn),
     ("pyOpenSSL", _openssl),
-    (_CONFIGURATION, _configuration),
     ("pyOpenSSL", _verdicts),
     ("httpx", _httpx),
 )

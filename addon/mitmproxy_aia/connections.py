@@ -1,4 +1,5 @@
-"""What mitmproxy knows of the connection to a server, and of where it listens itself."""
+"""What mitmproxy knows of the connection to a server, of where it listens itself, and of what
+its user wants to see."""
 
 from __future__ import annotations
 
@@ -55,3 +56,12 @@ def address_of(conn: connection.Server) -> str:
 def protocol_of(conn: connection.Server) -> str:
     """What the handshake with a server is one of. QUIC is told by its layer only."""
     return "DTLS" if conn.transport_protocol == "udp" else "TLS"
+
+
+def details_are_shown() -> bool:
+    """Whether somebody reads what is logged at DEBUG. mitmproxy makes an event of each line
+    all the same, and calls all addons with it."""
+    return any(
+        name in ctx.options and getattr(ctx.options, name) == "debug"
+        for name in ("termlog_verbosity", "console_eventlog_verbosity")
+    )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +69,11 @@ def verify(store: crypto.X509Store, chain: Sequence[crypto.X509]) -> Result:
     X509_verify_cert(3) by itself: neither the purpose nor the security level of a handshake is
     asked, unless the store has a purpose.
     """
-    # For the stack that it makes of the untrusted ones; it does not tell the chain it has
-    # built if that is not good.
-    stack = crypto.X509StoreContext(store, chain[0], list(chain[1:]))._chain
+    stack = _ffi.NULL
+    if chain[1:]:
+        # For the stack that it makes of the untrusted ones; it does not tell the chain it has
+        # built if that is not good.
+        stack = crypto.X509StoreContext(store, chain[0], list(chain[1:]))._chain
     context = _ffi.gc(_lib.X509_STORE_CTX_new(), _lib.X509_STORE_CTX_free)
     _assert(_lib.X509_STORE_CTX_init(context, store._store, chain[0]._x509, stack))
     try:
@@ -180,9 +183,43 @@ def use_signature_algorithms(context: SSL.Context, names: str) -> None:
     _assert(_lib.SSL_CTX_set1_sigalgs_list(context._context, names.encode()))
 
 
-def options_of(context: SSL.Context) -> int:
-    """SSL.OP_... (SSL_CTX_get_options(3))."""
-    return int(_lib.SSL_CTX_get_options(context._context))
+Forgive = Callable[[int, int], bool]
+"""Whether OpenSSL shall go on after a verification error (its code) at a depth. Raises nothing."""
+
+
+def forgive(connection: SSL.Connection, decide: Forgive) -> None:
+    """Has the bound method `decide` be asked about each error in the verification of the other
+    side's chain, for as long as its object lives.
+
+    As SSL.Connection.set_verify, which makes a C function for each connection and calls Python
+    with each certificate, good or not.
+    """
+    _forgiving[connection] = weakref.WeakMethod(decide)
+    _lib.SSL_set_verify(connection._ssl, SSL.VERIFY_PEER, _on_verify)
+
+
+_forgiving: weakref.WeakKeyDictionary[SSL.Connection, weakref.WeakMethod[Forgive]]
+_forgiving = weakref.WeakKeyDictionary()
+
+
+def _verified(good: int, context: Any) -> int:
+    """See SSL_set_verify(3)."""
+    if good:
+        return 1
+    index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+    ssl = _lib.X509_STORE_CTX_get_ex_data(context, index)
+    connections: Any = SSL.Connection._reverse_mapping
+    method = _forgiving.get(connections.get(ssl))
+    decide = method() if method is not None else None
+    code = _lib.X509_STORE_CTX_get_error(context)
+    if decide is None or not decide(code, _lib.X509_STORE_CTX_get_error_depth(context)):
+        return 0
+    _lib.X509_STORE_CTX_set_error(context, _lib.X509_V_OK)
+    return 1
+
+
+# An exception would be a refusal.
+_on_verify = _ffi.callback("int (*)(int, X509_STORE_CTX *)", _verified, error=0)
 
 
 def verify_result(connection: SSL.Connection) -> int:
@@ -214,4 +251,8 @@ def to_openssl(certificate: Certificate) -> crypto.X509:
 
 
 def from_openssl(certificate: crypto.X509) -> Certificate:
-    return Certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+    der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+    try:
+        return Certificate.from_der(der)
+    except ValueError:
+        return Certificate(der)  # An anchor that only OpenSSL can read.

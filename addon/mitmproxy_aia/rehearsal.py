@@ -28,13 +28,19 @@ _SIGNATURE_ALGORITHMS = "ECDSA+SHA512:ECDSA+SHA384:ECDSA+SHA256"
 """Without one for it the cipher would not be offered. The chain's signatures need not be among
 them."""
 _CIPHER_CODE = b"\xc0\x2c"
-_NOT_SUITE_B = "ECDHE-RSA-AES256-GCM-SHA384"
 _TLS_1_2 = b"\x03\x03"
 _HANDSHAKE_RECORD = b"\x16"
 _SERVER_HELLO, _CERTIFICATE = 2, 11
 _MAX_RECORD = 16_384
 # renegotiation_info, empty: OpenSSL talks to no server that lacks it (RFC 5746).
 _EXTENSIONS = b"\xff\x01\x00\x01\x00"
+
+_QUIET, _TELLING, _FORGIVING = "quiet", "telling", "forgiving"
+_WANTS_MORE = "wants more"
+_BEYOND_THE_CHAIN = (_WANTS_MORE, "wrong certificate type")
+"""How a handshake ends in which libssl has asked for a good chain and got one: it waits for the
+next message, or only now finds (tls_process_server_certificate) that `_CIPHER` does not suit the
+leaf's key. Should that be called otherwise one day, libssl is asked a second time, no more."""
 
 
 def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) -> Result:
@@ -45,7 +51,11 @@ def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) 
     it takes from its configuration. The result is the chain that libssl has built, and the
     first fault that it finds.
     """
-    built, code, seen = _perform(store, chain, security_level, forgiving=False)
+    # Most often it is good, and then there is nothing that libssl would have to tell.
+    built, code, _, end = _perform(store, chain, security_level, _QUIET)
+    if end in _BEYOND_THE_CHAIN and code == 0 and built:
+        return built, None
+    built, code, seen, _ = _perform(store, chain, security_level, _TELLING)
     # The last thing that OpenSSL says of a good chain is that its target is good.
     if seen[-1:] == [(0, 0, True)] and code == 0 and built:
         return built, None
@@ -61,43 +71,45 @@ def objections(
     built, fault = rehearse(store, chain, security_level)
     if fault is None:
         return built, ()
-    built, _, seen = _perform(store, chain, security_level, forgiving=True)
+    built, _, seen, _ = _perform(store, chain, security_level, _FORGIVING)
     found = dict.fromkeys(Fault.of(code, depth) for depth, code, good in seen if not good)
     return built, tuple(found) or (fault,)
 
 
 def _perform(
-    store: crypto.X509Store, chain: Chain, security_level: int | None, *, forgiving: bool
-) -> tuple[Chain, int, _Seen]:
-    """The chain that libssl has built, its verification error, and what it said on the way."""
-    context, seen = _stage(security_level, threading.get_ident(), forgiving)
+    store: crypto.X509Store, chain: Chain, security_level: int | None, manner: str
+) -> tuple[Chain, int, _Seen, str]:
+    """The chain that libssl has built, its verification error, what it said on the way, and how
+    the handshake ended, if libssl has indeed verified."""
+    context, seen = _stage(security_level, threading.get_ident(), manner)
     openssl.use_store(context, store)
     seen.clear()
     connection = SSL.Connection(context)
     connection.set_connect_state()
     connection.bio_write(_flight([_der(certificate) for certificate in chain]))
+    end = ""
+    # It ends in one way or another: at the chain, at a cipher that does not suit it, or
+    # because we have no more to say. What libssl thinks of the chain is known by then.
     try:
         connection.do_handshake()
-    except SSL.Error:
-        # It ends in one way or another: at the chain, at a cipher that does not suit it, or
-        # because we have no more to say. What libssl thinks of the chain is known by then.
-        pass
+    except SSL.WantReadError:
+        end = _WANTS_MORE
+    except SSL.Error as error:
+        end = _reason(error)
     finally:
         openssl.clear_errors()
+    if connection.get_verify_mode() != SSL.VERIFY_PEER:
+        end = ""
     built = connection.get_verified_chain() or []
-    return built, openssl.verify_result(connection), seen
+    return built, openssl.verify_result(connection), seen, end
 
 
-def obstacle() -> str | None:
-    """What there is in OpenSSL's configuration (openssl.cnf, see config(5)) that keeps libssl from
-    a rehearsal, or None. It holds for every context, and cannot be undone in one."""
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    if openssl.options_of(context) & SSL.OP_NO_TLSv1_2:
-        return "it forbids TLS 1.2 (Protocol), in which chains are judged"
-    context.set_cipher_list(_NOT_SUITE_B.encode())
-    if _NOT_SUITE_B not in SSL.Connection(context).get_cipher_list():
-        return "it asks for Suite B (CipherString), which binds keys and signatures as well"
-    return None
+def _reason(error: SSL.Error) -> str:
+    """OpenSSL's words for why a handshake failed."""
+    try:
+        return str(error.args[0][0][-1])
+    except LookupError:
+        return ""
 
 
 _Seen = list[tuple[int, int, bool]]
@@ -107,14 +119,14 @@ _Seen = list[tuple[int, int, bool]]
 # A context takes as long to make as a chain to verify. It holds the store of the question that
 # is being asked, so threads must not share one.
 @functools.lru_cache(maxsize=16)
-def _stage(security_level: int | None, _thread: int, forgiving: bool) -> tuple[SSL.Context, _Seen]:
+def _stage(security_level: int | None, _thread: int, manner: str) -> tuple[SSL.Context, _Seen]:
     seen: _Seen = []
 
     def callback(
         _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, good: int
     ) -> bool:
         seen.append((depth, code, bool(good)))
-        return bool(good) or forgiving
+        return bool(good) or manner == _FORGIVING
 
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
@@ -122,7 +134,8 @@ def _stage(security_level: int | None, _thread: int, forgiving: bool) -> tuple[S
     level = "" if security_level is None else f"@SECLEVEL={security_level}:"
     context.set_cipher_list(f"{level}{_CIPHER}".encode())
     openssl.use_signature_algorithms(context, _SIGNATURE_ALGORITHMS)
-    context.set_verify(SSL.VERIFY_PEER, callback)
+    # To call Python for each certificate is a tenth of it all.
+    context.set_verify(SSL.VERIFY_PEER, None if manner == _QUIET else callback)
     return context, seen
 
 

@@ -8,6 +8,7 @@ OpenSSL is asked twice:
 
 1. Which trust anchor is above the path's last certificate? The connection's own store
    answers; the candidate is the *target* of that verification, so it cannot vouch for itself.
+   The answer is kept for the next connection with that store (see `anchors`).
 2. Is the path good up to that anchor? A store that lives for this one question holds that
    anchor, and carries the parameters of the connection (host name, flags, depth) and the
    purpose "SSL server". In a rehearsed handshake libssl verifies against it what it would have
@@ -26,7 +27,8 @@ from typing import Any
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import costs, errors, openssl
+from mitmproxy_aia import errors, openssl
+from mitmproxy_aia.anchors import Anchors, anchors_of
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.openssl import Chain, Fault, Result, error_text
 from mitmproxy_aia.paths import Path
@@ -59,6 +61,7 @@ class Verifier:
     that OpenSSL takes from its configuration (2, unless openssl.cnf has another). `rejected`
     are CAs (`Certificate.identity`) of which the owner of the trust store wants to know nothing.
     `at` is the time of the verdicts if that is not now, and then `store` is set to it as well.
+    `anchors` is what is remembered of `store`, and of no other.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Verifier:
         security_level: int | None = None,
         rejected: frozenset[tuple[bytes, bytes]] = frozenset(),
         at: datetime.datetime | None = None,
+        anchors: Anchors | None = None,
     ) -> None:
         self._rejected = rejected
         self._at = at
@@ -77,8 +81,10 @@ class Verifier:
         self._parameters = parameters
         self._owner = owner
         self._security_level = security_level
+        self._anchors = Anchors() if anchors is None else anchors
         self._signatures = 0
         self._above: dict[Certificate, Result] = {}
+        self._recalled: set[Certificate] = set()
         self._steps: dict[tuple[Certificate, Certificate], Fault | None] = {}
 
     @classmethod
@@ -91,7 +97,8 @@ class Verifier:
         at: datetime.datetime | None = None,
     ) -> Verifier:
         """A verifier that asks what `connection` asks of its server."""
-        store = connection.get_context().get_cert_store()
+        context = connection.get_context()
+        store = context.get_cert_store()
         if store is None:
             raise ValueError("the connection has no trust store")
         return cls(
@@ -101,6 +108,7 @@ class Verifier:
             security_level=security_level,
             rejected=rejected,
             at=at,
+            anchors=anchors_of(context) if at is None else None,
         )
 
     @property
@@ -121,9 +129,6 @@ class Verifier:
         """
         step = certificate, issuer
         if step not in self._steps:
-            if costs.too_much(step):
-                self._steps[step] = _too_much(1)
-                return self._steps[step]
             try:
                 trusted = openssl.store_of([openssl.to_openssl(issuer)], partial=True, at=self._at)
                 _, self._steps[step] = self._verify(trusted, [openssl.to_openssl(certificate)])
@@ -134,14 +139,19 @@ class Verifier:
     def judge(self, path: Path) -> Verdict:
         """A verdict on the path that begins with `path` and goes on to a trust anchor."""
         try:
-            return self._judge(path)
+            verdict = self._judge(path)
+            if verdict.verified is None and path[-1] in self._recalled:
+                # The store may know another anchor by now, or a better one.
+                self._recalled.remove(path[-1])
+                self._anchors.forget(path[-1])
+                self._above[path[-1]] = self._look_above(path[-1])
+                verdict = self._judge(path)
+            return verdict
         except crypto.Error:
             return Verdict(None, openssl.unreadable(len(path) - 1), False)
 
     def _judge(self, path: Path) -> Verdict:
         top = len(path) - 1
-        if costs.too_much(path):
-            return Verdict(None, _too_much(top), False)
         above, fault = self._found_above(path[-1])
         if fault is not None:
             if top > 0 and (wrong_step := self.step(path[-2], path[-1])):
@@ -155,7 +165,7 @@ class Verifier:
         if fault is None:
             good = tuple(map(openssl.from_openssl, verified))
             for depth, issuer in enumerate(good[1:], 1):
-                if issuer.identity in self._rejected:
+                if self._rejected and issuer.identity in self._rejected:
                     return Verdict(None, Fault.of(errors.CERT_REJECTED, depth), False)
             return Verdict(good, None, False)
         # Is the fault in the path, or only in what the trust store has above it?
@@ -165,20 +175,23 @@ class Verifier:
 
     def _found_above(self, certificate: Certificate) -> Result:
         """`certificate` and what OpenSSL finds above it in the connection's trust store; up to
-        a trust anchor if there is no fault. There are no untrusted certificates. What the anchor
-        is trusted for is another question."""
+        a trust anchor if there is no fault. There are no untrusted certificates."""
         if certificate not in self._above:
-            try:
-                target = openssl.to_openssl(certificate)
-                chain, fault = self._verify(self._store, [target])
-                if fault is not None and 0 < fault.depth == len(chain) - 1:
-                    # Here nobody says that it is about TLS servers, so that OpenSSL rejects an
-                    # anchor that is trusted for just these (openssl-x509(1), -addtrust).
-                    fault = None if fault.code == errors.CERT_REJECTED else fault
-                self._above[certificate] = chain, fault
-            except crypto.Error:
-                self._above[certificate] = [], openssl.unreadable(0)
+            if (remembered := self._anchors.above(certificate)) is not None:
+                self._above[certificate] = remembered, None
+                self._recalled.add(certificate)
+            else:
+                self._above[certificate] = self._look_above(certificate)
         return self._above[certificate]
+
+    def _look_above(self, certificate: Certificate) -> Result:
+        try:
+            chain, fault = self._verify(self._store, [openssl.to_openssl(certificate)])
+        except crypto.Error:
+            return [], openssl.unreadable(0)
+        if fault is None:
+            self._anchors.remember(certificate, chain)
+        return chain, fault
 
     def _rejection(self, path: Path) -> Fault | None:
         """Whether the trust store rejects a CA of `path` as an issuer for TLS servers.
@@ -211,7 +224,3 @@ class Verifier:
     def _verify(self, store: crypto.X509Store, chain: Chain) -> Result:
         self._signatures += len(chain)
         return openssl.verify(store, chain)
-
-
-def _too_much(depth: int) -> Fault:
-    return Fault(errors.UNSPECIFIED, depth, "certificates that would take too long to verify")

@@ -1,5 +1,4 @@
-"""Which roots are trusted where there is no mitmproxy: by an inspection, and of a proxy that
-downloads go through."""
+"""Which roots an inspection trusts, and what it asks of a chain."""
 
 from __future__ import annotations
 
