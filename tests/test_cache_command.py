@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from mitmproxy_aia import times
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate, read_certificates
 from mitmproxy_aia.cli import choosing, views
@@ -604,7 +605,7 @@ def test_odd_names_make_no_warnings(cache: CacheCli) -> None:
 def test_moments_long_ago() -> None:
     """Have a year of four digits, too."""
     moment = datetime.datetime(800, 12, 25, tzinfo=datetime.UTC)
-    assert views.moment(moment) == "0800-12-25T00:00:00Z"
+    assert times.moment(moment) == "0800-12-25T00:00:00Z"
 
 
 def test_a_subject_is_found_in_any_case() -> None:

@@ -1,5 +1,7 @@
 """What `certificates.Certificate` says of a certificate, and of a damaged or malicious one."""
 
+from typing import Any
+
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
@@ -39,7 +41,7 @@ def raw_extension(oid: ObjectIdentifier, value: str) -> x509.Extension[x509.Exte
     return x509.Extension(oid, False, x509.UnrecognizedExtension(oid, bytes.fromhex(value)))
 
 
-def named(*names: x509.NameAttribute) -> x509.Name:
+def named(*names: Any) -> x509.Name:  # NameAttribute, which newer versions made generic
     return x509.Name(names)
 
 

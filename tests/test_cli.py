@@ -94,7 +94,7 @@ def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
 def test_everything_has_help() -> None:
     """Every command and option says what it is for, in lines that fit a terminal."""
     found = parsers(cli._parser())
-    assert len(found) == 14
+    assert len(found) == 15
     for parser in found:
         assert parser.description
         assert all(action.help for action in parser._actions if action.metavar != "COMMAND")

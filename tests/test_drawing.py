@@ -40,7 +40,8 @@ def test_leaf_only(chain: dict[str, Certificate]) -> None:
         "intermediate",
         "trust anchor",
     ]
-    assert [row.place for row in drawing.rows] == ["", f"at {URL}", "in ca.pem", ""]
+    assert [row.place for row in drawing.rows] == ["", URL, "ca.pem", ""]
+    assert [row.words for row in drawing.rows[1:3]] == ["not sent; found at", "not sent; found in"]
     assert drawing.sentence == "The server forgot 2 intermediates, CN=Lower and CN=Upper."
     assert drawing.chain == tuple(path[:-1])
     assert drawing.complete
@@ -53,6 +54,19 @@ def test_one_of_two_is_missing(chain: dict[str, Certificate]) -> None:
     assert states(drawing) == "sent found sent anchor"
     assert drawing.sentence == "The server forgot an intermediate, CN=Lower."
     assert drawing.unused == ()
+
+
+def test_remembered(chain: dict[str, Certificate]) -> None:
+    """What comes from a cache is shown where it was first found, and where it is now."""
+    path = [chain[name] for name in ("leaf", "lower", "upper", "root")]
+    found = [Found(chain["lower"], URL, cache="memory")]
+    row = draw([chain["leaf"], chain["upper"]], path, found).rows[1]
+    assert (row.words, row.place, row.cache) == ("not sent; found at", URL, "memory")
+
+
+def test_nothing_was_sent() -> None:
+    """A drawing has at least one row."""
+    assert states(draw([])) == "missing"
 
 
 def test_root_that_was_sent_is_not_to_be_sent(chain: dict[str, Certificate]) -> None:
@@ -97,7 +111,9 @@ def test_untrusted_root(chain: dict[str, Certificate]) -> None:
     assert chain["root"] not in drawing.chain
     sent = draw([chain["leaf"], chain["lower"], chain["upper"], chain["root"]])
     assert states(sent) == "sent sent sent untrusted"
-    assert sent.rows[-1].words == "sent, but not in the trust store"
+    assert sent.rows[-1].words == "not in the trust store; sent by the server"
+    assert drawing.rows[-1].words == "not in the trust store; found at"
+    assert drawing.rows[-1].place == URL
 
 
 def test_self_signed_leaf() -> None:
@@ -147,3 +163,22 @@ def test_trusted_leaf() -> None:
     drawing = draw([leaf], [leaf])
     assert states(drawing) == "anchor"
     assert drawing.rows[0].words == "in the trust store, and sent"
+    assert drawing.chain == (leaf,)
+
+
+@pytest.mark.parametrize("reason", ["unable to get local issuer certificate (AIA: x)", ""])
+def test_reason_that_is_drawn(chain: dict[str, Certificate], reason: str) -> None:
+    """That an issuer is missing needs no other words."""
+    drawing = draw([chain["leaf"]], reason=reason)
+    assert drawing.rows[-1].label == "Missing"
+    assert drawing.sentence == "The issuer CN=Lower is missing."
+
+
+def test_another_reason(chain: dict[str, Certificate]) -> None:
+    """Where the fault is another one, nothing is called missing or untrusted that may be there
+    and trusted."""
+    reason = "certificate has expired (AIA: http://ca.example/ answered 404)"
+    for presented in (["leaf", "lower"], ["leaf", "lower", "upper", "root"]):
+        drawing = draw([chain[name] for name in presented], reason=reason)
+        assert drawing.sentence == "The chain was not accepted: certificate has expired."
+        assert [row.label for row in drawing.rows[-2:]] == ["Sent", "Not reached"]

@@ -51,6 +51,7 @@ from tests.faulty_chains import (
     unknown_root,
 )
 from tests.lab import Issued, authority, der, keys
+from tests.lab.presenting import openssl_key
 from tests.test_verification import connection_for, context_with
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -80,7 +81,7 @@ def handshake(
     file = folder / "chain.pem"
     file.write_bytes(b"".join(map(_pem, chain)))
     context.use_certificate_chain_file(str(file))
-    context.use_privatekey(key)
+    context.use_privatekey(openssl_key(key))
     server = SSL.Connection(context)
 
     client.set_connect_state()

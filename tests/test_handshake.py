@@ -5,11 +5,12 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import mitmproxy.version
 import pytest
 from mitmproxy import connection, options, tls
+from mitmproxy.addons import tlsconfig
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
-from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import commands, context, events, layers
 from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL, crypto
@@ -22,9 +23,13 @@ from mitmproxy_aia.sources import IssuerSource
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, authority
+from tests.lab.presenting import present
 from tests.test_completion import Shelf, certificates
 
 _ssl: Any = SSL
+
+LOWERED = 0 if mitmproxy.version.VERSION != "11.0.0" else None
+"""The security level of connections that may be as old as TLS 1.1."""
 
 
 class Wire:
@@ -74,10 +79,7 @@ class Wire:
         # A renegotiation is to present the certificate again.
         ctx.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         ctx.set_options(SSL.OP_NO_TICKET)
-        ctx.use_certificate(chain[0].certificate)
-        ctx.use_privatekey(chain[0].key)
-        for item in chain[1:]:
-            ctx.add_extra_chain_cert(item.certificate)
+        present(ctx, chain[0], chain[1:])
         server = _ssl.Connection(ctx)
         server.set_accept_state()
         return server
@@ -325,8 +327,7 @@ def test_renegotiation_forgives_nothing(root: Issued, known: bool) -> None:
     wire = Wire(root, chain, sources, tls_max=SSL.TLS1_2_VERSION).run()
     assert wire.established
     stranger = authority("Stranger").issue()
-    wire.server.use_certificate(stranger.certificate)
-    wire.server.use_privatekey(stranger.key)
+    present(wire.server, stranger)
     assert wire.server.renegotiate()
     with pytest.raises(SSL.Error, match="certificate verify failed"):
         talk(wire.server, wire.connection)
@@ -397,10 +398,11 @@ def test_presented_certificates_that_cannot_be_read(
     [
         ([], "TLS1_2", None),
         ([], "TLS1_3", None),
-        ([], "TLS1_1", 0),
-        ([], "TLS1", 0),
-        ([], "SSL3", 0),
-        ([], "UNBOUNDED", 0),
+        ([], "TLS1_1", LOWERED),
+        ([], "TLS1", LOWERED),
+        ([], "SSL3", LOWERED),
+        ([], "UNBOUNDED", LOWERED),
+        ([], "TLS0", None),
         (["ALL"], "TLS1", None),
         (["ALL", "@SECLEVEL=0"], "TLS1_2", 0),
         (["ALL@SECLEVEL=1"], "TLS1_2", 1),
@@ -412,10 +414,16 @@ def test_security_level(ciphers: list[str], tls_version_min: str, level: int | N
     assert handshake.security_level(ciphers, tls_version_min) == level
 
 
-def test_insecure_versions_are_those_of_mitmproxy() -> None:
-    """TlsConfig lowers the security level for these minimal versions."""
-    names = {version.name for version in net_tls.INSECURE_TLS_MIN_VERSIONS}
-    assert names == handshake._INSECURE_VERSIONS
+@pytest.mark.parametrize("change", ["gone", "other"])
+def test_security_level_of_a_mitmproxy_that_does_not_tell(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The strict one: that of OpenSSL's configuration."""
+    if change == "gone":
+        monkeypatch.delattr(tlsconfig, "_default_ciphers", raising=False)
+    else:
+        monkeypatch.setattr(tlsconfig, "_default_ciphers", list, raising=False)
+    assert handshake.security_level([], "TLS1") is None
 
 
 def test_hook_name() -> None:

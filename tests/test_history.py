@@ -1,14 +1,15 @@
 """What is remembered of servers: verdicts, counts and times, and never more than there is room."""
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 
 from mitmproxy_aia import errors, history
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
-from mitmproxy_aia.history import History
+from mitmproxy_aia.history import PRESENTED_BYTES, History
 from mitmproxy_aia.openssl import Fault
-from mitmproxy_aia.sources import Found
+from mitmproxy_aia.sources import Attempt, Found
 from tests.lab import Issued, authority
 
 ROOT = authority("Lab Root")
@@ -69,6 +70,31 @@ def test_a_broken_chain() -> None:
     assert record.reason.startswith(f"{FAULT.text} (\\x1b[31mxxx")
     assert record.reason.isprintable()
     assert len(record.reason) < 2_100
+
+
+def test_downloads_for_a_broken_chain() -> None:
+    """What was downloaded to no avail is kept, each certificate once and not without end."""
+    many = certificates(*(authority(f"Stranger {number}") for number in range(3)))
+    found = tuple(Found(each, URL) for each in many)
+    attempts = (Attempt(URL, "answered", found[:2]), Attempt(URL, "answered", found))
+    outcome = dataclasses.replace(broken(), attempts=attempts)
+    assert History().note("a.example:443", outcome).fetched == found
+    large = Certificate(b"x" * PRESENTED_BYTES)
+    again = Attempt(URL, "answered", (*found[:1], Found(large, URL)))
+    outcome = dataclasses.replace(broken(), attempts=(again,))
+    assert History().note("a.example:443", outcome).fetched == found[:1]
+
+
+def test_listeners_hear_of_every_change() -> None:
+    """Whoever waits for news need not look again and again."""
+    history, heard = History(), list[int]()
+    history.listeners.append(lambda: heard.append(history.revision))
+    history.note_complete("a.example:443")
+    assert heard == []
+    history.note("a.example:443", incomplete())
+    history.note_complete("a.example:443")
+    history.clear()
+    assert heard == [1, 2, 3]
 
 
 def test_counts_and_times() -> None:

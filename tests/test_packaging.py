@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_wheel_has_the_whole_package(wheel: Path) -> None:
 def test_wheel_says_that_it_is_typed_and_licensed(wheel: Path) -> None:
     """The classifier "Typed" is true, and the licence travels along."""
     names = zipfile.ZipFile(wheel).namelist()
-    assert "mitmproxy_aia/py.typed" in names
+    assert {"mitmproxy_aia/py.typed", "mitmproxy_aia/report.schema.json"} <= {*names}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
@@ -147,3 +148,16 @@ def test_mitmdump_runs_a_source_tree_by_its_relative_path(
     with Proxy(trust=[root], addon=False, scripts=[Path("../addon/aia.py")]) as proxy:
         assert curl(incomplete.url(), proxy=proxy).status == 200
         assert "this is the copy" in proxy.log
+
+
+def test_lower_bounds() -> None:
+    """What `nox -s oldest` installs is the oldest that pyproject.toml allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["redis"] + extras["socks"] + extras["metrics"]
+    bounds = dict(each.split(">=") for each in wanted if ">=" in each)
+    lines = (ROOT / "tests" / "constraints" / "oldest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert bounds.keys() == pins.keys()
+    for name, bound in bounds.items():
+        assert f"{pins[name]}.".startswith(f"{bound}."), name

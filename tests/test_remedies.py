@@ -31,7 +31,7 @@ def test_every_server_gets_chain_and_key() -> None:
     told = remedies("site-chain.pem", "site-key.pem")
     assert [each.server for each in told] == ["nginx", "Apache", "HAProxy", "Caddy"]
     assert all("site-chain.pem" in each.lines and "site-key.pem" in each.lines for each in told)
-    assert all(each.note for each in told)
+    assert all(each.note and each.command for each in told)
 
 
 def test_full_chain_keeps_its_order() -> None:

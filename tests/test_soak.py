@@ -163,6 +163,15 @@ def test_growth_that_is_mitmproxys_own() -> None:
     assert result(addon=grown, stock=grown).broken_promises == []
 
 
+def test_a_machine_that_is_too_busy() -> None:
+    """Whatever came of it then, in both directions, is not as promised, and the reason is told."""
+    busy = side()
+    busy.tally.seconds[:2] = [4.0, 4.0]
+    assert result(addon=busy).broken_promises == []
+    (promise,) = result(stock=busy).broken_promises
+    assert promise.startswith("stock mitmproxy took 4.0 s for a complete server: the machine is")
+
+
 def test_what_is_left() -> None:
     """Of each sort, what there is more of; not the pool of the event loop."""
     before = Holdings(["a task"], ["MainThread"], ["socket:[1]", "/file"])

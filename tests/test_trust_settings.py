@@ -185,6 +185,46 @@ def test_rejected_behind_a_twin(
             assert reply.error_text.startswith("Certificate verify failed: certificate rejected")
 
 
+TRUSTED = {
+    "a root": "serverAuth",
+    "an intermediate alone": "serverAuth",
+    "a root, for clients only": "clientAuth",
+    "an intermediate alone, for clients only": "clientAuth",
+}
+
+
+@pytest.mark.parametrize("case", TRUSTED)
+def test_what_an_anchor_is_trusted_for(
+    root: Issued, ca: CaIssuersServer, tmp_path: Path, case: str
+) -> None:
+    """root -> upper -> lower -> leaf, where the trust file says for what one of them is trusted:
+    what stock makes of the complete chain, we make of a part of it."""
+    upper = root.issue("Upper", ca=True)
+    number = [*TRUSTED].index(case)
+    lower = upper.issue("Lower", ca=True, aia=[ca.serve(f"/trusted/{number}/upper", upper.der)])
+    leaf = lower.issue(aia=[ca.serve(f"/trusted/{number}/lower", lower.der)])
+    anchor = upper if "intermediate" in case else root
+    trusted = with_trust_setting(anchor, "-addtrust", tmp_path, TRUSTED[case])
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(trusted)
+    options = {"ssl_verify_upstream_trusted_ca": str(trust)}
+    good = "clients" not in case
+    with (
+        TlsServer(leaf) as leaf_only,
+        TlsServer(leaf, lower) as gap,
+        TlsServer(leaf, lower, upper, root) as complete,
+        Proxy(options=options) as proxy,
+        Proxy(options=options, addon=False) as stock,
+    ):
+        expected = [200 if good else 502]
+        assert [each.status for each in answers(stock, complete)] == expected
+        for reply in answers(proxy, leaf_only, gap, complete):
+            assert [reply.status] == expected, reply.error_text
+            assert good or reply.error_text.startswith(
+                "Certificate verify failed: certificate rejected"
+            )
+
+
 def test_what_a_trust_file_rejects(root: Issued, tmp_path: Path) -> None:
     """For TLS servers or for everything, and nothing else; damaged blocks are passed over."""
     cases = {

@@ -12,6 +12,7 @@ from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 from mitmproxy_aia import handshake, pausing
 from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.check_command import CheckCommand
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.connections import (
@@ -25,8 +26,11 @@ from mitmproxy_aia.counters import Counters
 from mitmproxy_aia.flow_annotations import Annotations
 from mitmproxy_aia.history import History
 from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
+from mitmproxy_aia.page.serving import Page
 from mitmproxy_aia.recent import Recent
+from mitmproxy_aia.report_files import ReportFiles
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.status_commands import StatusCommands
 from mitmproxy_aia.tiers import Tiers
@@ -59,7 +63,7 @@ class Aia:
             lambda: self._settings.timeout,
             lambda: self._settings.policy,
             own_listeners,
-            lambda: FROZEN if self._settings.mode == "frozen" else "",
+            self._frozen,
             self._counters.counted,
         )
         self.history = History()
@@ -67,11 +71,20 @@ class Aia:
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turn = Turn("tls_start_server", "ssl_conn", self._start_tls)
+        self._reports = ReportFiles(self.history)
         # mitmproxy takes these for addons as well.
         self.addons = [
             CacheCommands(self._tiers, self._learned.clear),
+            CheckCommand(self._tiers, lambda: self._settings, self._frozen),
             StatusCommands(self.history, self._counters, self._tiers.remembered),
+            self._reports,
             self._annotations,
+            Page(
+                self.history,
+                self._tiers,
+                Metrics(self._counters, self.history, self._tiers.remembered),
+                lambda: self._settings,
+            ),
         ]
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -141,17 +154,21 @@ class Aia:
             logger.exception("completing a certificate chain failed")
 
     def done(self) -> None:
-        self._settings = OFF
+        report, self._settings = self._settings.report, OFF
         self._turn.give_back()
         self._tiers.close()
+        self._reports.finish(report)
 
     def _begin(
         self, conn: connection.Server, presented: Iterable[Certificate], verifier: Verifier
     ) -> Completion:
         server = server_of(conn, self._settings.proxy)
-        frozen = FROZEN if self._settings.mode == "frozen" else ""
-        limits = Limits(seconds=self._settings.timeout, frozen=frozen)
+        limits = Limits(seconds=self._settings.timeout, frozen=self._frozen())
         return Completion(presented, verifier, self._tiers.sources, limits, server)
+
+    def _frozen(self) -> str:
+        """Why nothing may be downloaded, if so."""
+        return FROZEN if self._settings.mode == "frozen" else ""
 
     def _to_learn(self, address: str) -> pausing.Learn | None:
         """What a complete chain of the server at `address` is to be given to, if it is."""

@@ -108,7 +108,7 @@ class Certificate:
         return _read_name(self._names[1], lambda: self.x509.subject)
 
     @cached_property
-    def _fields(self) -> list[bytes]:
+    def fields(self) -> list[bytes]:
         """Of the TBSCertificate, in DER, from the serial number on (RFC 5280 section 4.1)."""
         fields = elements(content(content(self.der)))
         # The version is absent in certificates of version 1.
@@ -117,16 +117,21 @@ class Certificate:
     @property
     def _names(self) -> tuple[bytes, bytes]:
         """Issuer and subject, in DER."""
-        return self._fields[2], self._fields[4]
+        return self.fields[2], self.fields[4]
 
     @property
     def self_issued(self) -> bool:
         return self.subject == self.issuer
 
+    @property
+    def public_key(self) -> bytes:
+        """The SubjectPublicKeyInfo, in DER."""
+        return self.fields[5]
+
     @cached_property
     def key(self) -> bytes:
-        """SHA-256 of the SubjectPublicKeyInfo, in DER."""
-        return hashlib.sha256(self._fields[5]).digest()
+        """SHA-256 of the SubjectPublicKeyInfo."""
+        return hashlib.sha256(self.public_key).digest()
 
     @cached_property
     def identity(self) -> tuple[bytes, bytes]:

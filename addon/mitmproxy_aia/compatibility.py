@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from mitmproxy_aia import __version__, selftest
+from mitmproxy_aia import __version__, rehearsal, selftest
 
 _LAYERS = "mitmproxy.proxy.layers.tls"
 _GENERATORS: Mapping[str, tuple[str, ...]] = {
@@ -35,7 +35,12 @@ _OPTIONS = (
 _OF_A_CONNECTION = (*("get_context", "get_peer_cert_chain", "get_verified_chain", "_ssl"),)
 OPENSSL = (
     *("ERR_clear_error", "SSL_CTX_set_cert_store", "SSL_get0_param", "SSL_get_verify_result"),
-    *("SSL_CTX_set1_sigalgs_list", "X509_PURPOSE_SSL_SERVER", "X509_STORE_up_ref"),
+    *(
+        "SSL_CTX_get_options",
+        "SSL_CTX_set1_sigalgs_list",
+        "X509_PURPOSE_SSL_SERVER",
+        "X509_STORE_up_ref",
+    ),
     *("X509_STORE_CTX_free", "X509_STORE_CTX_get1_chain", "X509_STORE_CTX_get_error"),
     *("X509_STORE_CTX_get_error_depth", "X509_STORE_CTX_init", "X509_STORE_CTX_new"),
     *("X509_STORE_set1_param", "X509_STORE_set_purpose", "X509_V_OK", "X509_verify_cert"),
@@ -47,7 +52,9 @@ OPENSSL = (
 )
 """What `openssl` takes of pyOpenSSL's bindings."""
 
+_CONFIGURATION = "openssl.cnf"
 _HELP = "use a mitmproxy that it was tested with, or a newer mitmproxy-aia"
+_HELP_WITH_CONFIGURATION = "change that, or name another file in OPENSSL_CONF"
 
 
 class _Lacking(Exception):
@@ -63,13 +70,16 @@ def incompatibility() -> str | None:
             lacking = isinstance(error, _Lacking)
             # What the check itself could not even do is a change as well.
             what = str(error) if lacking else f"fails: {type(error).__name__}: {error}"
-            version = _version(package)
-            line = f"mitmproxy-aia {__version__} cannot work with {package} {version}: {what}"
-            return " ".join(f"{line}; {_HELP}".split())
+            helps = _HELP_WITH_CONFIGURATION if package == _CONFIGURATION else _HELP
+            whose = f"{package} {_version(package)}".strip()
+            line = f"mitmproxy-aia {__version__} cannot work with {whose}: {what}"
+            return " ".join(f"{line}; {helps}".split())
     return None
 
 
 def _version(package: str) -> str:
+    if package == _CONFIGURATION:
+        return ""  # where it is only OpenSSL knows
     module, name = {
         "mitmproxy": ("mitmproxy.version", "VERSION"),
         "pyOpenSSL": ("OpenSSL", "__version__"),
@@ -249,6 +259,11 @@ def _openssl() -> None:
     _part(made, "_chain", "X509StoreContext")
 
 
+def _configuration() -> None:
+    if (flaw := rehearsal.obstacle()) is not None:
+        raise _Lacking(flaw)
+
+
 def _verdicts() -> None:
     if (flaw := selftest.wrong_verdict()) is not None:
         raise _Lacking(flaw)
@@ -270,6 +285,7 @@ _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mitmproxy", _addons),
     ("mitmproxy", _turn),
     ("pyOpenSSL", _openssl),
+    (_CONFIGURATION, _configuration),
     ("pyOpenSSL", _verdicts),
     ("httpx", _httpx),
 )

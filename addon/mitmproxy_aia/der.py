@@ -5,11 +5,11 @@ from __future__ import annotations
 
 def elements(data: bytes) -> list[bytes]:
     """The DER elements that follow each other in `data`. Raises ValueError."""
-    found = []
-    while data:
-        end = _header(data)[1]
-        found.append(data[:end])
-        data = data[end:]
+    found, start = [], 0
+    while start < len(data):
+        end = _header(data, start)[1]
+        found.append(data[start:end])
+        start = end
     return found
 
 
@@ -18,14 +18,14 @@ def content(element: bytes) -> bytes:
     return element[start:end]
 
 
-def _header(element: bytes) -> tuple[int, int]:
-    """Where the content of a DER element begins and ends."""
-    if len(element) < 2:
+def _header(data: bytes, start: int = 0) -> tuple[int, int]:
+    """Where the content of the DER element at `start` begins and ends."""
+    if len(data) < start + 2:
         raise ValueError("is cut off")
-    start, length = 2, element[1]
+    begin, length = start + 2, data[start + 1]
     if length & 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(element[2:start])
-    if start + length > len(element):
+        begin += length & 0x7F
+        length = int.from_bytes(data[start + 2 : begin])
+    if begin + length > len(data):
         raise ValueError("is cut off")
-    return start, start + length
+    return begin, begin + length

@@ -12,10 +12,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mitmproxy import tls
+from mitmproxy.addons import tlsconfig
+from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL
 
-from mitmproxy_aia import pausing
+from mitmproxy_aia import costs, pausing
 from mitmproxy_aia.certificates import Certificate, presented
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.errors import curable
@@ -57,6 +59,7 @@ class _Handshake:
             options.ssl_verify_upstream_trusted_confdir,
         )
         self._forgiven: list[Fault] = []
+        self._too_much = False
         self._driving = False
 
     def start(self) -> None:
@@ -66,10 +69,13 @@ class _Handshake:
         """OpenSSL found an error; the result is whether it shall go on."""
         # A renegotiation verifies again, when nobody waits to decide any more.
         # If it is not us who drive the handshake, nobody is going to decide at all.
-        if not self._driving or not curable(code, depth):
+        if not self._driving or not curable(code, depth) or self._too_much:
             return False
+        if not self._forgiven:
+            # OpenSSL would now verify the rest of the chain, though that leads nowhere.
+            self._too_much = costs.too_much([*map(Certificate, presented_to(self._connection))])
         self._forgiven.append(Fault.of(code, depth))
-        return True
+        return not self._too_much
 
     @property
     def ours(self) -> bool:
@@ -85,7 +91,12 @@ class _Handshake:
         self._driving = False
 
     def objection(self, *, finished: bool) -> Objection | None:
-        return Objection(self._forgiven[0].text, _FAILED) if self._forgiven else None
+        if not self._forgiven:
+            return None
+        reason = self._forgiven[0].text
+        if self._too_much:
+            reason += " (the server's certificates would take too long to verify)"
+        return Objection(reason, _FAILED, curable=not self._too_much)
 
     def verifier(self) -> Verifier:
         rejected = rejected_in(*self._trust)
@@ -109,15 +120,19 @@ def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | No
     """OpenSSL's security level for a connection with these ciphers, or with those that
     mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version). None: the
     one from OpenSSL's configuration."""
-    levels = re.findall(r"@SECLEVEL=(\d)", ":".join(cipher_list))
-    if levels:
-        return int(levels[-1])
-    if not cipher_list and tls_version_min in _INSECURE_VERSIONS:
-        return 0  # TlsConfig puts @SECLEVEL=0 in front of its default ciphers.
-    return None
+    levels = re.findall(
+        r"@SECLEVEL=(\d)", ":".join(cipher_list or _default_ciphers(tls_version_min))
+    )
+    return int(levels[-1]) if levels else None
 
 
-_INSECURE_VERSIONS = frozenset({"UNBOUNDED", "SSL3", "TLS1", "TLS1_1"})
+def _default_ciphers(tls_version_min: str) -> Sequence[str]:
+    """What TlsConfig takes if it is not told any. For old versions of TLS there is @SECLEVEL=0
+    among them, but not before mitmproxy 11.0.1. Nothing, if it does not say what it takes."""
+    try:
+        return tlsconfig._default_ciphers(net_tls.Version[tls_version_min])
+    except (AttributeError, KeyError, TypeError):
+        return ()
 
 
 def is_suite_b(cipher_list: Sequence[str]) -> bool:

@@ -49,9 +49,9 @@ class Record:
     The others tell of the last handshake with a fault. `presented` is what the server sent,
     leaf first, and `left_out` how much of it is not kept. `found` are the intermediates that it
     did not send, and `path` goes from the leaf to the trust anchor; both are empty if it is
-    broken, and then `reason` says why, in words that are safe to print. `seconds` is how long
-    the handshake was paused. `protocol` is TLS, DTLS or QUIC. `audit` says that the connection
-    was refused all the same (aia_mode=audit).
+    broken, and then `reason` says why, in words that are safe to print, and `fetched` is what was
+    downloaded all the same. `seconds` is how long the handshake was paused. `protocol` is TLS,
+    DTLS or QUIC. `audit` says that the connection was refused all the same (aia_mode=audit).
     """
 
     server: str
@@ -67,6 +67,7 @@ class Record:
     found: tuple[Found, ...] = ()
     path: Path = ()
     reason: str = ""
+    fetched: tuple[Found, ...] = ()
     seconds: float = 0.0
     protocol: str = "TLS"
     audit: bool = False
@@ -79,7 +80,7 @@ class Record:
     @property
     def size(self) -> int:
         """Bytes of its certificates."""
-        others = (item.certificate for item in self.found)
+        others = (item.certificate for item in (*self.found, *self.fetched))
         return sum(len(each.der) for each in {*self.presented, *others, *self.path})
 
 
@@ -105,6 +106,10 @@ class History:
         self.started = now()
         self.complete = 0
         """Handshakes with servers that sent all that was needed."""
+        self.revision = 0
+        """Another number whenever a record has changed."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each change."""
         self.forgotten = 0
         """Records that had to make room for others."""
 
@@ -141,12 +146,14 @@ class History:
             found=old.found if old.found == found else found,
             path=old.path if old.path == outcome.path else tuple(map(_bare, outcome.path)),
             reason="" if outcome.verified else printable(outcome.reason, MAX_REASON),
+            fetched=() if outcome.verified else _fetched(outcome),
             seconds=outcome.seconds,
             protocol=protocol,
             audit=audit,
         )
         with self._lock:
             self._put(record)
+        self._changed()
         return record
 
     def note_complete(self, server: str) -> None:
@@ -161,12 +168,19 @@ class History:
             self._records[server] = dataclasses.replace(
                 old, verdict="complete", mended=mended, complete=old.complete + 1
             )
+        self._changed()
 
     def clear(self) -> None:
         with self._lock:
             self._records.clear()
             self._sizes.clear()
             self._total = 0
+        self._changed()
+
+    def _changed(self) -> None:
+        self.revision += 1
+        for listener in self.listeners:
+            listener()
 
     def _put(self, record: Record) -> None:
         self._records[record.server] = record
@@ -192,6 +206,19 @@ def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:
         if room < 0:
             break
         kept.append(_bare(certificate))
+    return tuple(kept)
+
+
+def _fetched(outcome: Outcome) -> tuple[Found, ...]:
+    """The first of what was downloaded, as much as of what is presented."""
+    items = {item.certificate: item for attempt in outcome.attempts for item in attempt.found}
+    room = PRESENTED_BYTES
+    kept = list[Found]()
+    for certificate, item in items.items():
+        room -= len(certificate.der)
+        if room < 0:
+            break
+        kept.append(dataclasses.replace(item, certificate=_bare(certificate)))
     return tuple(kept)
 
 

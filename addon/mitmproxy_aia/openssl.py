@@ -183,6 +183,11 @@ def use_signature_algorithms(context: SSL.Context, names: str) -> None:
     _assert(_lib.SSL_CTX_set1_sigalgs_list(context._context, names.encode()))
 
 
+def options_of(context: SSL.Context) -> int:
+    """SSL.OP_... (SSL_CTX_get_options(3))."""
+    return int(_lib.SSL_CTX_get_options(context._context))
+
+
 Forgive = Callable[[int, int], bool]
 """Whether OpenSSL shall go on after a verification error (its code) at a depth. Raises nothing."""
 

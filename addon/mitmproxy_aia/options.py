@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,14 @@ from mitmproxy import addonmanager, ctx, exceptions
 
 from mitmproxy_aia.egress import Policy, Proxy
 from mitmproxy_aia.proxies import AUTO, Way, parse_proxy
+from mitmproxy_aia.report_files import report_path
 from mitmproxy_aia.sources.caches import CACHE_FILE, MEMORY_ONLY, Where, from_home, where
 
 MODES = ("complete", "frozen", "audit", "off")
 NAMES = frozenset(
     {
         "aia_mode",
+        "aia_page",
         "aia_timeout",
         "aia_cache",
         "aia_intermediates",
@@ -25,8 +28,11 @@ NAMES = frozenset(
         "aia_deny",
         "aia_proxy",
         "aia_annotate",
+        "aia_report",
     }
 )
+
+_HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 
 
 def add_options(loader: addonmanager.Loader) -> None:
@@ -104,6 +110,22 @@ def add_options(loader: addonmanager.Loader) -> None:
         "flow.metadata['aia'], which the filter ~meta finds and flow files keep, and a comment "
         "if the flow has none.",
     )
+    loader.add_option(
+        name="aia_report",
+        typespec=str,
+        default="",
+        help="Write a report to this file when the proxy ends: the servers whose certificate "
+        "chain was incomplete or broken, what is missing and where it is. It ends in .json; see "
+        "mitmproxy-aia report.",
+    )
+    loader.add_option(
+        name="aia_page",
+        typespec=str,
+        default="mitm.aia",
+        help="The host name of the page that shows the servers with incomplete chains and how to "
+        "mend them: http://mitm.aia/ in a browser that uses this proxy. Whoever can use the "
+        "proxy can read it. Empty: no page.",
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,8 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     proxy: Proxy | Way = AUTO
     annotate: bool = True
+    report: Path | None = None
+    page: str = ""
 
     @classmethod
     def from_options(cls) -> Settings:
@@ -143,6 +167,10 @@ class Settings:
         except ValueError as error:
             raise exceptions.OptionsError(f"aia_intermediates: {error}") from error
         try:
+            report = report_path(ctx.options.aia_report)
+        except ValueError as error:
+            raise exceptions.OptionsError(f"aia_report: {error}") from error
+        try:
             policy = Policy.parse(ctx.options.aia_allow, ctx.options.aia_deny)
             proxy = parse_proxy(ctx.options.aia_proxy)
         except ValueError as error:
@@ -156,7 +184,19 @@ class Settings:
             policy,
             proxy,
             ctx.options.aia_annotate,
+            report,
+            _page_host(ctx.options.aia_page),
         )
+
+
+def _page_host(text: str) -> str:
+    """The host name in the form in which a request's is compared with it."""
+    host = text.strip().lower().removesuffix(".")
+    if host and (len(host) > 253 or not _HOST.fullmatch(host)):
+        raise exceptions.OptionsError(
+            f"aia_page takes a host name, for example mitm.aia, or nothing, and not {text!r}"
+        )
+    return host
 
 
 def _seconds(text: str) -> float | None:

@@ -181,8 +181,9 @@ class _Watch:
         objection = self._handshake.objection(finished=result == (True, None))
         if result != (False, None):
             self._undecided = False
-        if result[1] and self._watcher.audit and objection is not None:
-            # The library went on after the error with which it would have ended.
+        if result[1] and objection is not None and self._watcher.audit == objection.curable:
+            # The library went on after the error with which it would have ended; or it did not,
+            # and we know why.
             result = False, str(objection)
         if result == (True, None) and objection is None:
             self._tell()

@@ -28,6 +28,7 @@ _SIGNATURE_ALGORITHMS = "ECDSA+SHA512:ECDSA+SHA384:ECDSA+SHA256"
 """Without one for it the cipher would not be offered. The chain's signatures need not be among
 them."""
 _CIPHER_CODE = b"\xc0\x2c"
+_NOT_SUITE_B = "ECDHE-RSA-AES256-GCM-SHA384"
 _TLS_1_2 = b"\x03\x03"
 _HANDSHAKE_RECORD = b"\x16"
 _SERVER_HELLO, _CERTIFICATE = 2, 11
@@ -110,6 +111,18 @@ def _reason(error: SSL.Error) -> str:
         return str(error.args[0][0][-1])
     except LookupError:
         return ""
+
+
+def obstacle() -> str | None:
+    """What there is in OpenSSL's configuration (openssl.cnf, see config(5)) that keeps libssl from
+    a rehearsal, or None. It holds for every context, and cannot be undone in one."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    if openssl.options_of(context) & SSL.OP_NO_TLSv1_2:
+        return "it forbids TLS 1.2 (Protocol), in which chains are judged"
+    context.set_cipher_list(_NOT_SUITE_B.encode())
+    if _NOT_SUITE_B not in SSL.Connection(context).get_cipher_list():
+        return "it asks for Suite B (CipherString), which binds keys and signatures as well"
+    return None
 
 
 _Seen = list[tuple[int, int, bool]]

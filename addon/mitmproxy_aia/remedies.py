@@ -16,11 +16,13 @@ MAX_FILE_NAME = 120
 
 @dataclass(frozen=True)
 class Remedy:
-    """What to write for one kind of server. `note` is what else there is to know."""
+    """What to write for one kind of server. `note` is what else there is to know, and `command`
+    has the server try its configuration and use it."""
 
     server: str
     lines: str
     note: str
+    command: str
 
 
 def file_name(address: str, suffix: str = ".pem") -> str:
@@ -45,23 +47,25 @@ def remedies(chain: str = "fullchain.pem", key: str = "privkey.pem") -> tuple[Re
         Remedy(
             "nginx",
             f"ssl_certificate     /etc/nginx/{chain};\nssl_certificate_key /etc/nginx/{key};",
-            "Leaf and intermediates belong in the one file. Then: nginx -t && nginx -s reload",
+            "Leaf and intermediates belong in one file.",
+            "nginx -t && nginx -s reload",
         ),
         Remedy(
             "Apache",
             f"SSLCertificateFile    /etc/apache2/{chain}\nSSLCertificateKeyFile /etc/apache2/{key}",
-            "From 2.4.8 on; remove SSLCertificateChainFile. Then: apachectl configtest && "
-            "apachectl graceful",
+            "From version 2.4.8 on. Remove SSLCertificateChainFile.",
+            "apachectl configtest && apachectl graceful",
         ),
         Remedy(
             "HAProxy",
             f"# cat {chain} {key} > /etc/haproxy/site.pem\nbind :443 ssl crt /etc/haproxy/site.pem",
-            "One file holds leaf, intermediates and key. Then: haproxy -c -f "
-            "/etc/haproxy/haproxy.cfg and reload",
+            "One file holds leaf, intermediates and key.",
+            "haproxy -c -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy",
         ),
         Remedy(
             "Caddy",
             f"tls /etc/caddy/{chain} /etc/caddy/{key}",
-            "With automatic HTTPS the chain is complete anyway. Then: caddy reload",
+            "Not needed with automatic HTTPS: Caddy then sends the full chain.",
+            "caddy reload --config /etc/caddy/Caddyfile",
         ),
     )

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mitmproxy_aia.cache import Entry
-from mitmproxy_aia.egress import Policy
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.egress import Policy, Server
+from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.sources import ClosableSource, Found, IssuerSource
 from mitmproxy_aia.sources.aia import AiaSource, Download
 from mitmproxy_aia.sources.caches import MEMORY_ONLY, Where, open_cache, open_source
 from mitmproxy_aia.sources.download import Downloader
 from mitmproxy_aia.sources.files import FilesSource
 from mitmproxy_aia.sources.memory import MemorySource
+from mitmproxy_aia.verification import Verifier
 
 
 class Tiers:
@@ -68,10 +72,21 @@ class Tiers:
     def sources(self) -> Sequence[IssuerSource]:
         """Needs a running event loop."""
         if self._aia is None:
-            download = Downloader(self._timeout, self._policy, self._listeners, self._frozen)
+            download = Downloader(
+                self._timeout, self._policy, self._listeners, self._frozen, self._complete
+            )
             self._aia = AiaSource(self._counted(download))
         cache = () if self._cache is None else (self._cache,)
         return (self._memory, self._files, *cache, self._aia)
+
+    async def _complete(
+        self, presented: Iterable[Certificate], verifier: Verifier, server: Server
+    ) -> Outcome:
+        """Completes the chain of an https:// proxy that downloads go through."""
+        limits = Limits(seconds=self._timeout(), frozen=self._frozen())
+        completion = Completion(presented, verifier, self.sources, limits, server)
+        outcome = completion.complete_at_once()
+        return outcome if outcome.verified else await completion.complete()
 
     def keep(self, found: Sequence[Found]) -> None:
         """Remembers intermediates of a verified path."""

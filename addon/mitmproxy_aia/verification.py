@@ -27,7 +27,7 @@ from typing import Any
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import errors, openssl
+from mitmproxy_aia import costs, errors, openssl
 from mitmproxy_aia.anchors import Anchors, anchors_of
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.openssl import Chain, Fault, Result, error_text
@@ -129,6 +129,9 @@ class Verifier:
         """
         step = certificate, issuer
         if step not in self._steps:
+            if costs.too_much(step):
+                self._steps[step] = _too_much(1)
+                return self._steps[step]
             try:
                 trusted = openssl.store_of([openssl.to_openssl(issuer)], partial=True, at=self._at)
                 _, self._steps[step] = self._verify(trusted, [openssl.to_openssl(certificate)])
@@ -152,6 +155,8 @@ class Verifier:
 
     def _judge(self, path: Path) -> Verdict:
         top = len(path) - 1
+        if costs.too_much(path):
+            return Verdict(None, _too_much(top), False)
         above, fault = self._found_above(path[-1])
         if fault is not None:
             if top > 0 and (wrong_step := self.step(path[-2], path[-1])):
@@ -175,7 +180,8 @@ class Verifier:
 
     def _found_above(self, certificate: Certificate) -> Result:
         """`certificate` and what OpenSSL finds above it in the connection's trust store; up to
-        a trust anchor if there is no fault. There are no untrusted certificates."""
+        a trust anchor if there is no fault. There are no untrusted certificates. What the anchor
+        is trusted for is another question."""
         if certificate not in self._above:
             if (remembered := self._anchors.above(certificate)) is not None:
                 self._above[certificate] = remembered, None
@@ -189,6 +195,10 @@ class Verifier:
             chain, fault = self._verify(self._store, [openssl.to_openssl(certificate)])
         except crypto.Error:
             return [], openssl.unreadable(0)
+        if fault is not None and 0 < fault.depth == len(chain) - 1:
+            # Here nobody says that it is about TLS servers, so that OpenSSL rejects an
+            # anchor that is trusted for just these (openssl-x509(1), -addtrust).
+            fault = None if fault.code == errors.CERT_REJECTED else fault
         if fault is None:
             self._anchors.remember(certificate, chain)
         return chain, fault
@@ -224,3 +234,7 @@ class Verifier:
     def _verify(self, store: crypto.X509Store, chain: Chain) -> Result:
         self._signatures += len(chain)
         return openssl.verify(store, chain)
+
+
+def _too_much(depth: int) -> Fault:
+    return Fault(errors.UNSPECIFIED, depth, "certificates that would take too long to verify")

@@ -15,6 +15,7 @@ from OpenSSL import SSL, crypto
 
 from tests.differential.pki import Built, Edge, Pki
 from tests.lab import Issued
+from tests.lab.presenting import present
 
 # Not part of pyOpenSSL's typed interface.
 _lib: Any = SSL._lib  # type: ignore[attr-defined] # has no types
@@ -57,10 +58,7 @@ def accepts(
     server_context = SSL.Context(SSL.TLS_SERVER_METHOD)
     server_context.set_cipher_list(b"ALL:@SECLEVEL=0")
     leaf, *others = presented
-    server_context.use_privatekey(leaf.key)
-    server_context.use_certificate(leaf.certificate)
-    for other in others:
-        server_context.add_extra_chain_cert(other.certificate)
+    present(server_context, leaf, others)
     server = SSL.Connection(server_context)
 
     client.set_connect_state()

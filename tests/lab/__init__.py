@@ -1,6 +1,7 @@
 """A laboratory of certificates, servers and proxies, all real, on loopback or in networks of its
 own."""
 
+from tests.lab.browser import Browser
 from tests.lab.bundles import (
     pem_bundle,
     pkcs7_ber,
@@ -22,6 +23,7 @@ from tests.lab.relay import Chunk, Relay
 from tests.lab.tls_server import TlsServer
 
 __all__ = [
+    "Browser",
     "CaIssuersServer",
     "Chunk",
     "CurlError",

@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from tests.lab.certificates import Issued
 from tests.lab.http_server import converse_http2
 from tests.lab.listener import Listener
+from tests.lab.presenting import present
 
 # pyOpenSSL's type hints know neither its bindings nor what an ALPN callback returns.
 _ssl: Any = SSL
@@ -33,10 +34,7 @@ class EagerServer:
         self.handshakes = 0
         self._context = _ssl.Context(SSL.TLS_SERVER_METHOD)
         self._context.set_min_proto_version(SSL.TLS1_3_VERSION)
-        self._context.use_certificate(leaf.certificate)
-        self._context.use_privatekey(leaf.key)
-        for each in presented:
-            self._context.add_extra_chain_cert(each.certificate)
+        present(self._context, leaf, presented)
         self._context.set_alpn_select_callback(lambda _connection, _offered: b"h2")
         self._listener = Listener(self._converse)
         self.port = self._listener.port

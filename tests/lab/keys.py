@@ -1,5 +1,6 @@
 """Private keys of every strength, and signatures that `cryptography` refuses to make."""
 
+import math
 from typing import Literal
 
 from cryptography import x509
@@ -40,6 +41,18 @@ def generate(kind: KeyKind) -> PrivateKey:
     if kind.startswith("rsa"):
         return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
     return ec.generate_private_key(_CURVES[kind]())
+
+
+def slow_rsa() -> rsa.RSAPrivateKey:
+    """RSA 3072 with an exponent as long as the modulus: a signature takes 7 ms to verify, and
+    OpenSSL does it. For longer moduli it refuses such an exponent."""
+    usual = rsa.generate_private_key(public_exponent=65537, key_size=3072).private_numbers()
+    p, q, n = usual.p, usual.q, usual.public_numbers.n
+    e = next(e for e in range(n - 2, 0, -2) if math.gcd(e, (p - 1) * (q - 1)) == 1)
+    d = rsa.rsa_recover_private_exponent(e, p, q)
+    dmp1, dmq1 = rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, dmp1, dmq1, usual.iqmp, rsa.RSAPublicNumbers(e, n))
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def pem(key: PrivateKey) -> bytes:

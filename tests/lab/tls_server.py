@@ -53,6 +53,7 @@ class TlsServer:
         host: str = "127.0.0.1",
         curve: str | None = None,
         converse: Callable[[ssl.SSLSocket], None] | None = None,
+        port: int = 0,
     ) -> None:
         self.body = body
         self.handshakes: list[Handshake] = []
@@ -62,7 +63,7 @@ class TlsServer:
         self._context = server_context(leaf, presented, tls, alpn, client_ca)
         if curve:
             self._context.set_ecdh_curve(curve)
-        self._listener = Listener(self._converse, host)
+        self._listener = Listener(self._converse, host, port)
         self.port = self._listener.port
         self.address = (host, self.port)
 

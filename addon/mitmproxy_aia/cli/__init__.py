@@ -15,6 +15,7 @@ from mitmproxy_aia import __version__
 from mitmproxy_aia.cache import CacheError
 from mitmproxy_aia.cli.arguments import add_cache_command
 from mitmproxy_aia.cli.inspection_arguments import add_inspection_commands
+from mitmproxy_aia.cli.report_arguments import add_report_command
 from mitmproxy_aia.cli.terminal import PROGRAM, CommandError, complain
 
 INTERRUPTED = 130
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     path.set_defaults(run=_path)
     add_cache_command(commands)
     add_inspection_commands(commands)
+    add_report_command(commands)
     return parser
 
 

@@ -15,8 +15,8 @@ from mitmproxy_aia.inspection.inspector import Inspector
 from mitmproxy_aia.inspection.results import Result
 from mitmproxy_aia.inspection.starttls import PROTOCOLS
 from mitmproxy_aia.inspection.targets import Target, canonical_host, parse_target
-from mitmproxy_aia.inspection.trust import Trust
 from mitmproxy_aia.sources.resolver import Resolver
+from mitmproxy_aia.trust import Trust
 
 HTTPS = 443
 MAX_LIST = 16 * 2**20

@@ -41,12 +41,13 @@ _COLOURS = {
     Verdict.BROKEN: RED,
     Verdict.UNREACHABLE: RED,
 }
-_WORDS = {
+WORDS = {
     Verdict.COMPLETE: "complete",
     Verdict.INCOMPLETE: "INCOMPLETE",
     Verdict.BROKEN: "BROKEN",
     Verdict.UNREACHABLE: "NOT CHECKED",
 }
+"""What a verdict is called."""
 _STATES = {
     State.SENT: ("sent", GREEN, "●", "*"),
     State.FOUND: ("FORGOTTEN", YELLOW, "○", "o"),
@@ -95,7 +96,7 @@ def overview(results: Sequence[Result], noun: str, stream: TextIO) -> Iterator[s
     columns = [Column("VERDICT"), Column(noun.upper(), least=16), Column("DETAIL", least=24)]
     lines = (
         Line(
-            [_WORDS[result.verdict], one_line(result.name), one_line(in_short(result))],
+            [WORDS[result.verdict], one_line(result.name), one_line(in_short(result))],
             "" if result.verdict is Verdict.COMPLETE else _COLOURS[result.verdict],
         )
         for result in results
@@ -103,7 +104,7 @@ def overview(results: Sequence[Result], noun: str, stream: TextIO) -> Iterator[s
     yield from table(columns, lines, stream)
     yield ""
     told = [
-        f"{number:,} {_WORDS[verdict].lower()}"
+        f"{number:,} {WORDS[verdict].lower()}"
         for verdict in Verdict
         if (number := sum(result.verdict is verdict for result in results))
     ]
@@ -129,7 +130,7 @@ def in_short(result: Result) -> str:
 def picture(result: Result, trusted: str, stream: TextIO) -> Iterator[str]:
     """All of one result. `trusted` says which roots count."""
     pen = Pen(stream)
-    word = _WORDS[result.verdict]
+    word = WORDS[result.verdict]
     name = fit(one_line(result.name), WIDTH - len(word) - len(_INDENT)).rstrip()
     gap = " " * (WIDTH - columns_of(name) - len(word))
     yield f"{pen.paint(name, BOLD)}{gap}{pen.paint(word, f'{BOLD};{_COLOURS[result.verdict]}')}"

@@ -29,9 +29,9 @@ from dataclasses import asdict
 from typing import Any
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.cli.views import moment
 from mitmproxy_aia.inspection.results import Inspection, Result
 from mitmproxy_aia.remedies import full_chain
+from mitmproxy_aia.times import moment
 
 VERSION = 1
 

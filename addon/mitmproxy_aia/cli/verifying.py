@@ -12,12 +12,12 @@ from mitmproxy_aia.certificates import Certificate, read_certificates
 from mitmproxy_aia.cli.inspecting import finish, limits_of, opened_tiers
 from mitmproxy_aia.cli.intake import Input, inputs
 from mitmproxy_aia.cli.terminal import CommandError
-from mitmproxy_aia.cli.views import moment
 from mitmproxy_aia.inspection.inspector import Inspector
 from mitmproxy_aia.inspection.results import Result
 from mitmproxy_aia.inspection.targets import canonical_host
-from mitmproxy_aia.inspection.trust import Trust
 from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource
+from mitmproxy_aia.times import moment
+from mitmproxy_aia.trust import Trust
 
 
 def verify(options: argparse.Namespace) -> int:

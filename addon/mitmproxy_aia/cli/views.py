@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli.terminal import RED, Column, Line, count, one_line, table
+from mitmproxy_aia.times import moment
 
 SHORT = 8
 """Hexadecimal digits of a fingerprint in a table: enough to name one of 100,000."""
@@ -132,11 +133,6 @@ def summary(entry: Entry) -> str:
 def pem(certificate: Certificate) -> str:
     """Without the newline at its end."""
     return ssl.DER_cert_to_PEM_cert(certificate.der).rstrip()
-
-
-def moment(time: datetime.datetime) -> str:
-    """ISO 8601, in UTC."""
-    return time.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _short(name: str) -> str:

@@ -187,8 +187,9 @@ async def _shake_hands(
         except SSL.Error as error:
             reason = _reason(error)
             openssl.clear_errors()
-            if connection.get_peer_cert_chain():
-                # It wants a certificate from its clients, most often.
+            if connection.get_peer_cert_chain() and "alert" in reason:
+                # Most often it wants a certificate of its clients. What is our own objection
+                # (a signature that does not fit the certificate) is none of these.
                 return f"it refused the handshake after its certificate ({reason})"
             raise Unreachable(_advice(reason)) from error
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Callable, Sequence
 
@@ -9,14 +10,15 @@ from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import openssl
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.egress import Proxy
 from mitmproxy_aia.inspection.client import How, Resolve, Unreachable, ask
 from mitmproxy_aia.inspection.judging import Exhibit, judge
 from mitmproxy_aia.inspection.results import Result
 from mitmproxy_aia.inspection.targets import Target
-from mitmproxy_aia.inspection.trust import Trust, store_of
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.rehearsal import objections
 from mitmproxy_aia.sources import IssuerSource
+from mitmproxy_aia.trust import Trust, store_of
 from mitmproxy_aia.verification import Verifier
 
 Sources = Callable[[], Sequence[IssuerSource]]
@@ -44,15 +46,19 @@ class Inspector:
         self._context = trust.context(tls12=tls12, at=at)
         self._trust = trust
 
-    async def server(self, target: Target, how: How, resolve: Resolve) -> Result:
-        """Connects to `target`. What cannot be connected to is a result as well."""
+    async def server(
+        self, target: Target, how: How, resolve: Resolve, proxy: Proxy | None = None
+    ) -> Result:
+        """Connects to `target`, directly; downloads go through `proxy`, if there is one. What
+        cannot be connected to is a result as well."""
         try:
             presented = await ask(target, how, self._context, resolve)
         except Unreachable as error:
             return Result(target.text, problem=str(error))
         verifier = Verifier.for_connection(presented.connection, None, self._rejected)
         exhibit = Exhibit(presented.chain, presented.faults, presented.built, verifier)
-        inspection = await judge(exhibit, self._sources(), self._limits, presented.server)
+        server = dataclasses.replace(presented.server, proxy=proxy)
+        inspection = await judge(exhibit, self._sources(), self._limits, server)
         return Result(target.text, inspection, presented.link)
 
     async def chain(self, name: str, chain: Sequence[Certificate], host: str) -> Result:

@@ -9,7 +9,6 @@ from __future__ import annotations
 # ruff: noqa: ASYNC109 -- the parameters are httpcore's
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -105,21 +104,6 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
     def abort(self) -> None:
         """Closes it without a farewell: there is nothing more to say."""
         self._writer.transport.abort()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            async with asyncio.timeout(timeout):
-                await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(str(error)) from error
-        except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
-        return self
 
     def get_extra_info(self, info: str) -> Any:
         return self._writer.get_extra_info(info)

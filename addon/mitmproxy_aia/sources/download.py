@@ -17,6 +17,7 @@ from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_o
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.bounded import closed_at_the_end
 from mitmproxy_aia.sources.failures import in_words, no_entry, said_by
+from mitmproxy_aia.sources.proxy_tls import Complete
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
 from mitmproxy_aia.sources.transports import Transports
 
@@ -58,12 +59,13 @@ class Downloader:
         policy: Callable[[], Policy] = Policy,
         listeners: Callable[[], Sequence[tuple[str, int]]] = tuple,
         frozen: Callable[[], str] = str,
+        complete: Complete | None = None,
     ) -> None:
         self._timeout = timeout
         self._policy = policy
         self._listeners = listeners
         self._frozen = frozen
-        self._transports = Transports()
+        self._transports = Transports(complete)
         self._resolve = Resolver()
 
     async def __call__(self, url: str, server: Server) -> tuple[Certificate, ...]:

@@ -11,6 +11,7 @@ import httpx
 from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.egress import Proxy
 from mitmproxy_aia.sources.aia import DownloadError, NotTried
+from mitmproxy_aia.sources.proxy_tls import Distrusted
 
 
 def no_entry(proxy: Proxy) -> NotTried:
@@ -34,8 +35,8 @@ def in_words(error: Exception) -> str:
     while cause is not None:
         if isinstance(cause, socket.gaierror):
             return f"could not be reached ({cause.strerror})"
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"has a certificate that is not trusted ({cause.verify_message})"
+        if isinstance(cause, Distrusted):
+            return str(cause)
         if isinstance(cause, ssl.SSLError):
             return "does not speak TLS"
         if isinstance(cause, OSError) and cause.errno:

@@ -9,13 +9,15 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-import certifi
 import httpcore
 import httpx
+from OpenSSL import SSL
 
 from mitmproxy_aia.addresses import Address
 from mitmproxy_aia.egress import Proxy
 from mitmproxy_aia.sources.bounded import BoundedBackend
+from mitmproxy_aia.sources.proxy_tls import Complete, Distrusted, TlsBackend
+from mitmproxy_aia.trust import Trust
 
 # Ten lines for each request are no help to someone who debugs his own traffic.
 logging.getLogger("httpcore").setLevel(logging.INFO)
@@ -26,8 +28,8 @@ _MOST_KEPT = 16
 _POOL: dict[str, Any] = {
     "max_connections": None,
     "max_keepalive_connections": 0,
-    "network_backend": BoundedBackend(),
 }
+_BACKEND = BoundedBackend()
 
 
 class Transports:
@@ -36,13 +38,16 @@ class Transports:
 
     Each request has a transport of its own, which takes microseconds: httpcore keeps what was
     cancelled in the wrong moment in its pool for good.
+
+    `complete` completes the chain of an https:// proxy, if it takes that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, complete: Complete | None = None) -> None:
+        self._complete = complete
         # The SSL context is never used; without one, httpx takes 13-60 ms to load the roots of
         # certifi.
         self._unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._contexts: dict[Proxy, ssl.SSLContext] = {}
+        self._contexts: dict[Proxy, SSL.Context] = {}
 
     async def direct(
         self, address: Address, url: httpx.URL, headers: Mapping[str, str], patience: float | None
@@ -51,7 +56,7 @@ class Transports:
         connection."""
         there, limits = url.copy_with(host=str(address)), {"timeout": {"connect": patience}}
         request = httpx.Request("GET", there, headers=headers, extensions=limits)
-        return await self._send(request, self._unused)
+        return await self._send(request, _BACKEND)
 
     async def through(
         self, proxy: Proxy, address: Address, url: httpx.URL, headers: Mapping[str, str]
@@ -61,19 +66,21 @@ class Transports:
             transport = _Transport(self._socks(proxy, address))
             request = httpx.Request("GET", url, headers=headers)
             return await transport.handle_async_request(request)
-        there = httpx.URL(scheme=proxy.scheme, host=str(address), port=proxy.port, path="/")
+        # TLS is the backend's business.
+        there = httpx.URL(scheme="http", host=str(address), port=proxy.port, path="/")
         if proxy.credentials:
             token = base64.b64encode(proxy.credentials.encode()).decode("ascii")
             headers = {**headers, "Proxy-Authorization": f"Basic {token}"}
         # A proxy is asked for the whole URL ("absolute-form", RFC 9112 section 3.2.2).
         whole = b"http://" + url.netloc + url.raw_path
-        extensions = {"target": whole, "sni_hostname": proxy.host}
-        request = httpx.Request("GET", there, headers=headers, extensions=extensions)
-        context = await self._context(proxy) if proxy.scheme == "https" else self._unused
-        return await self._send(request, context)
+        request = httpx.Request("GET", there, headers=headers, extensions={"target": whole})
+        backend = _BACKEND
+        if proxy.scheme == "https":
+            backend = TlsBackend(proxy, await self._context(proxy), self._complete)
+        return await self._send(request, backend)
 
-    async def _send(self, request: httpx.Request, context: ssl.SSLContext) -> httpx.Response:
-        pool = httpcore.AsyncConnectionPool(context, **_POOL)
+    async def _send(self, request: httpx.Request, backend: BoundedBackend) -> httpx.Response:
+        pool = httpcore.AsyncConnectionPool(self._unused, network_backend=backend, **_POOL)
         return await _Transport(pool).handle_async_request(request)
 
     def _socks(self, proxy: Proxy, address: Address) -> httpcore.AsyncConnectionPool:
@@ -82,12 +89,19 @@ class Transports:
         there = httpcore.URL(
             scheme=b"socks5", host=str(address).encode(), port=proxy.port, target=b"/"
         )
-        return httpcore.AsyncSOCKSProxy(there, auth, self._unused, **_POOL)
+        return httpcore.AsyncSOCKSProxy(
+            there, auth, self._unused, network_backend=_BACKEND, **_POOL
+        )
 
-    async def _context(self, proxy: Proxy) -> ssl.SSLContext:
-        """What an https:// proxy is verified with, kept for the next time."""
+    async def _context(self, proxy: Proxy) -> SSL.Context:
+        """What an https:// proxy is verified with, which are mitmproxy's roots; kept for the next
+        time."""
         if proxy not in self._contexts:
-            made = await asyncio.to_thread(_context, proxy)
+            trust = Trust(proxy.ca_file, proxy.ca_folder)
+            try:
+                made = await asyncio.to_thread(trust.context)
+            except OSError as error:
+                raise Distrusted(f"cannot be verified: {error}") from error
             while len(self._contexts) >= _MOST_KEPT:
                 del self._contexts[next(iter(self._contexts))]
             self._contexts[proxy] = made
@@ -99,11 +113,3 @@ class _Transport(httpx.AsyncHTTPTransport):
 
     def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
         self._pool = pool
-
-
-def _context(proxy: Proxy) -> ssl.SSLContext:
-    """Verifies an https:// proxy with the roots that mitmproxy verifies it with."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    file = proxy.ca_file or (None if proxy.ca_folder else certifi.where())
-    context.load_verify_locations(file, proxy.ca_folder or None)
-    return context

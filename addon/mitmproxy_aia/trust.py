@@ -1,4 +1,5 @@
-"""Which roots an inspection trusts, and what it asks of a chain."""
+"""Which roots are trusted where there is no mitmproxy: by an inspection, and of a proxy that
+downloads go through."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""What happened, as JSON for other programs and for whoever can mend the servers. Pure.
+
+`report.schema.json` beside this file says what is in it. Keys may be added within a version.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+from mitmproxy_aia import __version__
+from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.drawing import draw
+from mitmproxy_aia.history import History, Record
+from mitmproxy_aia.remedies import full_chain
+from mitmproxy_aia.times import moment
+
+VERSION = 1
+MAX_PLACE = 2_000
+"""Characters of a URL."""
+
+Json = dict[str, Any]
+
+
+def report(history: History, now: datetime.datetime) -> Json:
+    """All that is remembered, the server that was at fault last first."""
+    return {
+        "version": VERSION,
+        "program": f"mitmproxy-aia {__version__}",
+        "started": moment(history.started),
+        "written": moment(now),
+        "complete_handshakes": history.complete,
+        "forgotten_servers": history.forgotten,
+        "servers": [_server(record) for record in history.records()],
+    }
+
+
+def as_json(history: History, now: datetime.datetime) -> str:
+    """The same as text. In ASCII: whatever is in a name, it is no control character."""
+    return json.dumps(report(history, now), indent=2) + "\n"
+
+
+def _server(record: Record) -> Json:
+    places = {item.certificate: item for item in record.found}
+    missing = [
+        _certificate(item.certificate) | {"found": printable(item.place, MAX_PLACE)}
+        for item in record.found
+    ]
+    path = [
+        _certificate(each)
+        | {
+            "presented": each in record.presented,
+            "origin": printable(places[each].origin, MAX_PLACE) if each in places else None,
+        }
+        for each in record.path
+    ]
+    chain = draw(record.presented, record.path, record.found).chain if record.path else ()
+    return {
+        "name": record.server,
+        "verdict": record.verdict,
+        "at_fault": record.at_fault,
+        "handshakes": {
+            "incomplete": record.incomplete,
+            "broken": record.broken,
+            "complete": record.complete,
+        },
+        "first": moment(record.first),
+        "last": moment(record.last),
+        "mended": moment(record.mended) if record.mended else None,
+        "protocol": record.protocol,
+        "refused": record.audit or not record.path,
+        "reason": record.reason,
+        "seconds": round(record.seconds, 4),
+        "presented": [_certificate(each) for each in record.presented],
+        "presented_left_out": record.left_out,
+        "missing": missing,
+        "path": path,
+        "full_chain": full_chain(chain),
+    }
+
+
+def _certificate(certificate: Certificate) -> Json:
+    return {
+        "sha256": certificate.fingerprint.hex(),
+        "subject": certificate.full_name,
+        "issuer": certificate.full_issuer,
+        "not_before": moment(certificate.not_before),
+        "not_after": moment(certificate.not_after),
+    }

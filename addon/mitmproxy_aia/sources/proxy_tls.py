@@ -1,0 +1,201 @@
+"""TLS with an https:// proxy that downloads go through.
+
+Its chain may be as incomplete as any server's. So it gets what servers get: OpenSSL may go on
+after an error that another path could cure, so that it checks everything else, and nothing is
+sent between the proxy's Certificate message and the verdict. What the completion of its chain
+downloads does not go through the proxy.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: ASYNC109 -- the parameters are httpcore's
+import errno
+import ipaddress
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import httpcore
+from OpenSSL import SSL, crypto
+
+from mitmproxy_aia import openssl
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.egress import Proxy, Server
+from mitmproxy_aia.errors import curable
+from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.rejections import rejected_in
+from mitmproxy_aia.sources.aia import DownloadError
+from mitmproxy_aia.sources.bounded import MAX_READ, BoundedBackend
+from mitmproxy_aia.verification import Verifier
+
+
+class Judgement(Protocol):
+    """What came of a completion: `completion.Outcome` is one."""
+
+    @property
+    def verified(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+
+
+Complete = Callable[[Iterable[Certificate], Verifier, Server], Awaitable[Judgement]]
+"""Completes a presented chain, leaf first, of a server to which a connection is being made."""
+
+
+class Distrusted(OSError):
+    """What is wrong with the proxy, in words that follow its name."""
+
+
+class TlsBackend(BoundedBackend):
+    """Makes connections that are TLS with `proxy`, whatever httpcore takes them for. `context`
+    holds its roots. Without `complete` an incomplete chain is refused."""
+
+    def __init__(self, proxy: Proxy, context: SSL.Context, complete: Complete | None) -> None:
+        self._proxy = proxy
+        self._context = context
+        self._complete = complete
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        tls = _TlsStream(stream, SSL.Connection(self._context, None))
+        try:
+            await tls.shake_hands(self._proxy, self._complete)
+        except DownloadError:
+            raise
+        except (OSError, httpcore.NetworkError) as error:
+            raise httpcore.ConnectError(str(error)) from error
+        return tls
+
+
+class _TlsStream(httpcore.AsyncNetworkStream):
+    """TLS as the client, inside `stream`. `_undecided` until there is a verdict on the chain."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, connection: SSL.Connection) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._undecided = True
+        self._forgiven: list[Fault] = []
+        self._final: Fault | None = None
+
+    async def shake_hands(self, proxy: Proxy, complete: Complete | None) -> None:
+        """Raises OSError if there is no TLS to be had, or nobody to be trusted."""
+        name = proxy.host if proxy.host.isascii() else proxy.host.encode("idna").decode("ascii")
+        openssl.expect_name(self._connection, name)
+        self._connection.set_alpn_protos([b"http/1.1"])
+        self._connection.set_verify(SSL.VERIFY_PEER, self._verify_callback)
+        self._connection.set_connect_state()
+        done = False
+        while not done:
+            done = self._step()
+            if self._undecided and self._forgiven:
+                await self._decide(proxy, complete)
+            await self._flush()
+            if not done and not await self._receive(None):
+                raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        self._undecided = False
+
+    def _step(self) -> bool:
+        """Whether the handshake is done, as far as OpenSSL is concerned."""
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            openssl.clear_errors()
+            if self._final is not None:
+                raise _distrusted(self._final.text) from error
+            raise ssl.SSLError(str(error)) from error
+        return True
+
+    def _verify_callback(
+        self, _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int
+    ) -> bool:
+        """OpenSSL found an error (not `ok`) or none; the result is whether it shall go on."""
+        if ok:
+            return True
+        # In a renegotiation nobody waits to decide any more.
+        if not self._undecided or not curable(code, depth):
+            self._final = Fault.of(code, depth)
+            return False
+        self._forgiven.append(Fault.of(code, depth))
+        return True
+
+    async def _decide(self, proxy: Proxy, complete: Complete | None) -> None:
+        """Returns if the chain was completed and verified."""
+        if complete is None:
+            raise _distrusted(self._forgiven[0].text)
+        rejected = rejected_in(proxy.ca_file, proxy.ca_folder)
+        verifier = Verifier.for_connection(self._connection, None, rejected)
+        try:
+            judgement = await complete(_presented(self._connection), verifier, self._server(proxy))
+        except ValueError as unreadable:
+            raise _distrusted(f"it cannot be read: {unreadable}") from unreadable
+        if not judgement.verified:
+            raise _distrusted(judgement.reason)
+        self._undecided = False
+
+    def _server(self, proxy: Proxy) -> Server:
+        peer, own = (self._stream.get_extra_info(f"{name}name") for name in ("peer", "sock"))
+        address = ipaddress.ip_address(peer[0])
+        return Server(proxy.host, address, proxy.port, None, own[0] == peer[0])
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        while True:
+            try:
+                return self._connection.recv(min(max_bytes, MAX_READ))
+            except SSL.WantReadError:
+                await self._flush(timeout)
+                if not await self._receive(timeout):
+                    return b""
+            except SSL.ZeroReturnError:
+                return b""
+            except SSL.Error as error:
+                openssl.clear_errors()
+                raise httpcore.ReadError(str(error)) from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._connection.sendall(buffer)
+        await self._flush(timeout)
+
+    async def _receive(self, timeout: float | None) -> bool:
+        """False at the end."""
+        data = await self._stream.read(MAX_READ, timeout)
+        if data:
+            self._connection.bio_write(data)
+        return bool(data)
+
+    async def _flush(self, timeout: float | None = None) -> None:
+        while True:
+            try:
+                data = self._connection.bio_read(MAX_READ)
+            except SSL.WantReadError:
+                return
+            await self._stream.write(data, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _distrusted(reason: str) -> Distrusted:
+    return Distrusted(f"has a certificate that is not trusted ({reason})")
+
+
+def _presented(connection: SSL.Connection) -> Iterator[Certificate]:
+    """Leaf first. Raises ValueError if that cannot be read; others that cannot are left out."""
+    for position, certificate in enumerate(connection.get_peer_cert_chain() or ()):
+        try:
+            yield Certificate.from_der(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+        except ValueError:
+            if position == 0:
+                raise

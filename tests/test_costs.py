@@ -1,0 +1,126 @@
+"""What would take OpenSSL too long is not asked, and all that is honest is."""
+
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mitmproxy_aia import costs
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.openssl import store_of, to_openssl
+from mitmproxy_aia.verification import Verifier
+from tests.lab import Issued, Proxy, TlsServer, authority, curl
+from tests.lab.keys import KeyKind, slow_rsa
+
+SLOW = slow_rsa()
+SENTENCE = "the server's certificates would take too long to verify"
+
+
+def line(top: Issued, length: int, **options: object) -> list[Issued]:
+    """leaf <- CA <- CA ... <- top, leaf first and without `top`."""
+    above: Issued = top
+    chain: list[Issued] = []
+    for number in range(length):
+        above = above.issue(f"CA {number}", ca=True, **options)  # type: ignore[arg-type] # as given
+        chain.insert(0, above)
+    return [above.issue(), *chain]
+
+
+def read(chain: list[Issued]) -> tuple[Certificate, ...]:
+    return tuple(Certificate.from_der(each.der) for each in chain)
+
+
+@pytest.mark.parametrize("key", ["rsa2048", "rsa3072", "ec256", "ec384", "ed25519"])
+def test_honest_chains(key: KeyKind) -> None:
+    """Five certificates are far below the limit, whatever their keys."""
+    issuer = authority(key=key)
+    assert 0 < costs.milliseconds(read(line(issuer, 4, key=issuer))) < costs.MOST / 2
+
+
+def test_honest_names() -> None:
+    """An intermediate for a hundred domains, and a leaf with a hundred names in them."""
+    domains = [f"department-{number}.example" for number in range(100)]
+    issuer = authority().issue("CA", ca=True, permitted=domains)
+    chain = read([issuer.issue(hosts=[f"www.{each}" for each in domains]), issuer])
+    assert not costs.too_much(chain)
+
+
+def test_names_without_constraints() -> None:
+    """There is nothing to compare them with."""
+    leaf = authority().issue(hosts=[f"{number}.example" for number in range(4_000)])
+    assert not costs.too_much(read([leaf]))
+
+
+def test_long_exponents() -> None:
+    """One such key is no reason to give up, and two are."""
+    slow = Certificate.from_der(authority(key=SLOW).der)
+    assert costs.MOST / 2 < costs.milliseconds([slow]) < costs.MOST
+    assert costs.too_much([slow, slow])
+
+
+@pytest.mark.parametrize(("names", "constraints"), [(1_500, 1_000), (9_000, 200), (200, 9_000)])
+def test_names_and_constraints(names: int, constraints: int) -> None:
+    """As many as OpenSSL would still compare, or more, however they are spread."""
+    excluded = [f"{number}.x" for number in range(constraints)]
+    issuer = authority().issue("CA", ca=True, excluded=excluded)
+    leaf = issuer.issue(hosts=[f"{number}.y" for number in range(names)])
+    assert costs.too_much(read([leaf, issuer]))
+
+
+def test_other_keys() -> None:
+    """Each has its price."""
+    keys: list[CertificatePublicKeyTypes] = [
+        ed448.Ed448PrivateKey.generate().public_key(),
+        ec.generate_private_key(ec.SECP521R1()).public_key(),
+        dsa.generate_private_key(2048).public_key(),
+    ]
+    signer = ec.generate_private_key(ec.SECP256R1())
+    template = authority().certificate
+    for key in keys:
+        made = x509.CertificateBuilder(
+            issuer_name=template.issuer,
+            subject_name=template.subject,
+            public_key=key,
+            serial_number=1,
+            not_valid_before=template.not_valid_before_utc,
+            not_valid_after=template.not_valid_after_utc,
+        ).sign(signer, template.signature_hash_algorithm)  # type: ignore[arg-type] # SHA-256
+        certificate = Certificate.from_der(made.public_bytes(Encoding.DER))
+        assert 0.1 < costs.milliseconds([certificate]) < costs.MOST
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x00", b"\x30\x02\x30\x00", b"\x30\x84" * 9])
+def test_damaged(data: bytes) -> None:
+    """What cannot be read costs nothing: OpenSSL does not read it either."""
+    marked = data + costs._CONSTRAINTS
+    assert costs.milliseconds([Certificate(data), Certificate(marked)]) == 0
+
+
+def test_judged_without_asking_openssl() -> None:
+    """Neither as a whole path nor step by step."""
+    root = authority()
+    chain = read(line(root, 3, key=SLOW))
+    verifier = Verifier(store_of([to_openssl(Certificate(root.der))], partial=False))
+    verdict = verifier.judge(chain)
+    assert verdict.verified is None
+    assert verdict.fault is not None
+    assert verdict.fault.text == "certificates that would take too long to verify"
+    assert verifier.step(chain[1], chain[2]) == replace(verdict.fault, depth=1)
+    assert verifier.signatures == 0
+
+
+@pytest.mark.parametrize(("mode", "more"), [("complete", f" ({SENTENCE})"), ("audit", "")])
+def test_handshake_ends_at_once(root: Issued, mode: str, more: str) -> None:
+    """leaf <- 28 slow ones <- unknown: as with stock mitmproxy, the first fault is the last."""
+    chain = line(authority("Unknown", key=SLOW), 28, key=SLOW)
+    with (
+        TlsServer(*chain) as server,
+        Proxy(trust=[root], options={"aia_mode": mode}) as proxy,
+    ):
+        reply = curl(server.url(), proxy=proxy)
+    assert reply.status == 502
+    text = "Certificate verify failed: unable to get local issuer certificate"
+    assert reply.error_text == text + more
