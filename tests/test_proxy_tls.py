@@ -19,6 +19,7 @@ from tests.lab import Issued, Relay, TlsServer, authority, trust_file
 from tests.lab.listener import Listener
 from tests.lab.tls_server import TlsVersion, server_context
 from tests.test_completion import Shelf
+from tests.test_costs import SLOW, line
 from tests.test_download import PATIENT
 from tests.test_end_to_end import wait_until
 from tests.test_resolver import Names, names
@@ -149,9 +150,19 @@ def test_certificates_that_cannot_be_read(lab: Lab, monkeypatch: pytest.MonkeyPa
         unreadable = [stranger.der]
         assert lab.get(server.port) == ["CN=Lab Root"]
         unreadable = [leaf.der]
-        with pytest.raises(DownloadError, match=r"trusted \(it cannot be read: made unreadable\)"):
+        with pytest.raises(DownloadError, match=r"certificate cannot be read: made unreadable\)"):
             lab.get(server.port)
         assert len(server.requests) == 1
+
+
+def test_chain_that_takes_too_long(lab: Lab) -> None:
+    """leaf <- 28 slow ones <- unknown: the first fault is the last, so that nobody has to wait."""
+    with TlsServer(*line(authority("Unknown", key=SLOW), 28, key=SLOW)) as server:
+        with pytest.raises(DownloadError) as caught:
+            lab.get(server.port)
+        words = f"{MISSING_ISSUER}, and its chain would take too long to verify); aia_proxy)"
+        assert str(caught.value) == UNTRUSTED + words
+        assert (server.requests, lab.shop.customers) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,18 @@ import errno
 import ipaddress
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import httpcore
 from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import openssl
-from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.certificates import Certificate, presented
+from mitmproxy_aia.costs import too_much
 from mitmproxy_aia.egress import Proxy, Server
 from mitmproxy_aia.errors import curable
-from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.openssl import error_text, presented_to
 from mitmproxy_aia.rejections import rejected_in
 from mitmproxy_aia.sources.aia import DownloadError
 from mitmproxy_aia.sources.bounded import MAX_READ, BoundedBackend
@@ -82,8 +83,8 @@ class _TlsStream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self._connection = connection
         self._undecided = True
-        self._forgiven: list[Fault] = []
-        self._final: Fault | None = None
+        self._forgiven: list[str] = []
+        self._final = ""
 
     async def shake_hands(self, proxy: Proxy, complete: Complete | None) -> None:
         """Raises OSError if there is no TLS to be had, or nobody to be trusted."""
@@ -110,8 +111,8 @@ class _TlsStream(httpcore.AsyncNetworkStream):
             return False
         except SSL.Error as error:
             openssl.clear_errors()
-            if self._final is not None:
-                raise _distrusted(self._final.text) from error
+            if self._final:
+                raise _distrusted(self._final) from error
             raise ssl.SSLError(str(error)) from error
         return True
 
@@ -123,21 +124,26 @@ class _TlsStream(httpcore.AsyncNetworkStream):
             return True
         # In a renegotiation nobody waits to decide any more.
         if not self._undecided or not curable(code, depth):
-            self._final = Fault.of(code, depth)
+            self._final = error_text(code)
             return False
-        self._forgiven.append(Fault.of(code, depth))
+        if not self._forgiven and too_much([*map(Certificate, presented_to(self._connection))]):
+            # OpenSSL would now verify the rest of the chain, though that leads nowhere.
+            self._final = f"{error_text(code)}, and its chain would take too long to verify"
+            return False
+        self._forgiven.append(error_text(code))
         return True
 
     async def _decide(self, proxy: Proxy, complete: Complete | None) -> None:
         """Returns if the chain was completed and verified."""
         if complete is None:
-            raise _distrusted(self._forgiven[0].text)
+            raise _distrusted(self._forgiven[0])
         rejected = rejected_in(proxy.ca_file, proxy.ca_folder)
         verifier = Verifier.for_connection(self._connection, None, rejected)
+        chain = presented(presented_to(self._connection))
         try:
-            judgement = await complete(_presented(self._connection), verifier, self._server(proxy))
+            judgement = await complete(chain, verifier, self._server(proxy))
         except ValueError as unreadable:
-            raise _distrusted(f"it cannot be read: {unreadable}") from unreadable
+            raise _distrusted(f"{self._forgiven[0]}; {unreadable}") from unreadable
         if not judgement.verified:
             raise _distrusted(judgement.reason)
         self._undecided = False
@@ -189,13 +195,3 @@ class _TlsStream(httpcore.AsyncNetworkStream):
 
 def _distrusted(reason: str) -> Distrusted:
     return Distrusted(f"has a certificate that is not trusted ({reason})")
-
-
-def _presented(connection: SSL.Connection) -> Iterator[Certificate]:
-    """Leaf first. Raises ValueError if that cannot be read; others that cannot are left out."""
-    for position, certificate in enumerate(connection.get_peer_cert_chain() or ()):
-        try:
-            yield Certificate.from_der(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
-        except ValueError:
-            if position == 0:
-                raise
