@@ -99,7 +99,7 @@ def test_incomplete_server() -> None:
     assert "Valid until 2026-11-10" in plain
     for server in ("nginx", "Apache", "HAProxy", "Caddy"):
         assert server in plain
-    assert "/etc/nginx/server.example-443.pem;" in plain
+    assert "/etc/nginx/server.example.pem;" in plain
 
 
 def test_audit_does_not_claim_success() -> None:
@@ -247,7 +247,7 @@ def test_chain_for_download() -> None:
     answer = respond(link, Facts([record]))
     assert read_certificates(answer.body) == record.path[:-1]
     assert answer.content_type == "application/x-pem-file"
-    wanted = 'attachment; filename="server.example-443.pem"'
+    wanted = 'attachment; filename="server.example.pem"'
     assert answer.headers["Content-Disposition"] == wanted
 
 

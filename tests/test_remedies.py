@@ -57,12 +57,12 @@ def test_name_of_a_certificate_adds_no_certificate() -> None:
 @pytest.mark.parametrize(
     ("address", "name"),
     [
-        ("server.example:443", "server.example-443.pem"),
+        ("server.example:443", "server.example.pem"),
         ("[2001:db8::1]:8443", "2001-db8-1-8443.pem"),
-        ('a"\r\nSet-Cookie: x=y:443', "a-set-cookie-x-y-443.pem"),
-        ("../../etc/passwd:443", "etc-passwd-443.pem"),
+        ('a"\r\nSet-Cookie: x=y:443', "a-set-cookie-x-y.pem"),
+        ("../../etc/passwd:443", "etc-passwd.pem"),
         ("<script>:1", "script-1.pem"),
-        ("münchen:443", "m-nchen-443.pem"),
+        ("münchen:443", "m-nchen.pem"),
         ("::", "server.pem"),
         ("a" * 300 + ":443", "a" * 120 + ".pem"),
     ],

@@ -26,9 +26,10 @@ class Remedy:
 
 
 def file_name(address: str, suffix: str = ".pem") -> str:
-    """A file name for what is about `address` (host:port): `server.example-443.pem`. It holds
-    no more than letters, digits, dots and dashes, whatever the address holds."""
-    name = _UNSAFE.sub("-", address.lower()).strip(".-")[:MAX_FILE_NAME]
+    """A file name for what is about `address` (host:port): `server.example.pem`, or with a port
+    that is not 443 `server.example-8443.pem`. It holds no more than letters, digits, dots and
+    dashes, whatever the address holds."""
+    name = _UNSAFE.sub("-", address.lower().removesuffix(":443")).strip(".-")[:MAX_FILE_NAME]
     return (name or "server") + suffix
 
 
@@ -46,13 +47,13 @@ def remedies(chain: str = "fullchain.pem", key: str = "privkey.pem") -> tuple[Re
     return (
         Remedy(
             "nginx",
-            f"ssl_certificate     /etc/nginx/{chain};\nssl_certificate_key /etc/nginx/{key};",
+            f"ssl_certificate /etc/nginx/{chain};\nssl_certificate_key /etc/nginx/{key};",
             "Leaf and intermediates belong in one file.",
             "nginx -t && nginx -s reload",
         ),
         Remedy(
             "Apache",
-            f"SSLCertificateFile    /etc/apache2/{chain}\nSSLCertificateKeyFile /etc/apache2/{key}",
+            f"SSLCertificateFile /etc/apache2/{chain}\nSSLCertificateKeyFile /etc/apache2/{key}",
             "From version 2.4.8 on. Remove SSLCertificateChainFile.",
             "apachectl configtest && apachectl graceful",
         ),

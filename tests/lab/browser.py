@@ -10,9 +10,9 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tests.lab.process import clean_environment, find_program
 from tests.lab.proxy import Proxy
@@ -44,7 +44,13 @@ class Browser:
     Content-Security-Policy among them.
     """
 
-    def __init__(self, proxy: Proxy, host: str = "mitm.aia") -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        host: str = "mitm.aia",
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.errors: list[str] = []
         self._numbers = iter(range(1, 1_000_000))
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -66,7 +72,7 @@ class Browser:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=clean_environment() | {"HOME": str(folder)},
+                env=clean_environment() | {"HOME": str(folder)} | dict(environment or {}),
                 pass_fds=[its_input, its_output],
             )
             os.close(its_input)
@@ -162,10 +168,9 @@ class Browser:
                 **(text if kind == "keyDown" else {}),
             )
 
-    def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """Writes a PNG of what is seen, or of the whole page."""
-        result = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(result["data"]))
+    def screenshot(self, kind: Literal["png", "webp"] = "png", **more: object) -> bytes:
+        """A picture of what is seen; `more` as Page.captureScreenshot takes it."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format=kind, **more)["data"])
 
     def _incoming(self, why: str) -> Iterator[dict[str, Any]]:
         """Messages as they come. Ends with an error when there are none for a while."""
