@@ -13,7 +13,7 @@ import pytest
 from mitmproxy_aia.certificates import read_certificates
 from mitmproxy_aia.page.site import HEADERS
 from tests.conftest import World
-from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
+from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl, dead_url
 from tests.lab.listener import Listener
 from tests.lab.process import find_program
 from tests.test_addon import REMOTE_CONTROL, order
@@ -251,6 +251,15 @@ def test_reverse_mode(root: Issued, own_world: World) -> None:
         reply = curl(f"{proxy.url}/", "--header", "Host: mitm.aia")
         assert b"Servers at fault" in reply.body
         assert server.requests == ["/"]
+
+
+def test_proxy_with_users_and_an_upstream_proxy(root: Issued) -> None:
+    """Who may not use the proxy may not read the page; for who may, no other proxy is asked."""
+    mode = f"upstream:{dead_url('')}"
+    with Proxy("--proxyauth", "me:secret", trust=[root], mode=mode) as proxy:
+        assert curl(f"{PAGE}/", proxy=proxy).status == 407
+        reply = curl(f"{PAGE}/", "--proxy-user", "me:secret", proxy=proxy)
+        assert (reply.status, b"Servers at fault" in reply.body) == (200, True)
 
 
 def test_addon_that_is_gone_serves_no_page(root: Issued) -> None:
