@@ -132,6 +132,7 @@ def test_another_fault() -> None:
     page = read(Facts([broken(last=expired, reason="certificate has expired")])).plain
     assert "The chain was not accepted: certificate has expired." in page
     assert "Expired on 2026-11-10" in page
+    assert "Certificate has expired" not in page
     assert "Missing" not in page
     early = read(Facts([broken(last=NOW - datetime.timedelta(20))])).plain
     assert "Valid from 2026-10-23 on" in early
@@ -142,6 +143,7 @@ def test_mended_server() -> None:
     facts = Facts([incomplete(verdict="complete", mended=NOW, complete=3)])
     plain = read(facts).plain
     assert "Mended" in plain
+    assert "Mend this server" not in plain
     assert "Since 2026-11-01 12:00 UTC the server sends all itself." in plain
     assert "3\N{MULTIPLICATION SIGN} complete since" in plain
 
