@@ -325,7 +325,7 @@ def test_cache(world: World, check: InspectionCli) -> None:
         for _ in range(2):
             assert check(at(server), "--cache", cache).status == 1
         assert world.ca.downloads[path] == 3
-        assert "in cache.sqlite3" in check(at(server), "--cache", cache).out
+        assert "in cache.sqlite3, first at http" in check(at(server), "--cache", cache).out
     assert [entry.certificate for entry in SqliteCache(cache).entries()] == [
         Certificate(intermediate.der)
     ]

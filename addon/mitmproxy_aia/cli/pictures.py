@@ -217,6 +217,8 @@ def _path(inspection: Inspection, pen: Pen) -> Iterator[str]:
 
 def _station(row: Row, inspection: Inspection, pen: Pen) -> Iterator[str]:
     label, colour, symbol, plain = _STATES[row.state]
+    if not row.reached:
+        label = "unreached"
     until = ""
     if row.certificate is not None:
         over = row.certificate.not_after < inspection.at
@@ -227,17 +229,20 @@ def _station(row: Row, inspection: Inspection, pen: Pen) -> Iterator[str]:
     name = fit(one_line(row.name), room)
     head = pen.paint(f"{label:{_LABELS_WIDTH}} {mark}", colour)
     yield f"{_INDENT}{head} {name}{_INDENT}{until}".rstrip()
-    words = ""
-    if row.state is State.FOUND:
-        words = row.place
-    elif row.state is State.MISSING and inspection.outcome is None:
-        words = "not sent, and not looked for"
-    elif row.state is not State.SENT and row.words != "in the trust store":
-        words = f"{row.words} {row.place}".strip()
-    if words:
+    if words := _remark(row, inspection):
         line = " " if row.state in (State.ANCHOR, State.UNTRUSTED, State.MISSING) else "│"
         line = line if pen.drawn or line == " " else "|"
         yield f"{_INDENT}{'':{_LABELS_WIDTH}} {line} {pen.paint(one_line(words), DIM)}"
+
+
+def _remark(row: Row, inspection: Inspection) -> str:
+    """What there is to say of a station beyond its label; empty if nothing."""
+    if row.state is State.SENT or row.words == "in the trust store":
+        return ""
+    if row.state is State.MISSING and inspection.outcome is None:
+        return "not sent, and not looked for"
+    where = f"{row.words.removeprefix('not sent; found')} {row.place}".strip()
+    return f"in {row.cache}, first {where}" if row.cache else where
 
 
 def advice(file: str, *, written: bool, pen: Pen) -> Iterator[str]:
@@ -247,7 +252,7 @@ def advice(file: str, *, written: bool, pen: Pen) -> Iterator[str]:
         text = f"{file} holds leaf and intermediates, in this order. Have the server send them:"
     else:
         text = (
-            "have the server send leaf and intermediates, in this order "
+            "Have the server send leaf and intermediates, in this order "
             f"(--fullchain {file} writes them):"
         )
     yield from pen.fact("What to do", text)

@@ -89,7 +89,8 @@ class Inspection:
 
     @property
     def drawing(self) -> Drawing:
-        return draw(self.presented, self.path or self.refused, self.found)
+        reason = self.outcome.reason if self.outcome is not None else ""
+        return draw(self.presented, self.path or self.refused, self.found, reason)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+"""The pictures of the README: made from what the programs show."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from scripts import pictures
+from scripts.terminal_svg import picture
+
+NAMESPACE = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[ElementTree.Element]:
+    tree = ElementTree.fromstring(svg)  # noqa: S314 -- our own
+    return [*tree.iter(f"{NAMESPACE}text")]
+
+
+def test_each_word_has_its_place() -> None:
+    """Columns, colours and weight as in the terminal; markup is text."""
+    shown = "a  <b>\x1b[1;31mred\x1b[0m c\n\x1b[2m  dim\x1b[0m"
+    found = texts(picture(shown, "a & b"))
+    assert [each.text for each in found] == ["a", "<b>", "red", "c", "dim"]
+    columns = [round((float(each.get("x", "0")) - 16) / 8.4) for each in found]
+    assert columns == [0, 3, 6, 10, 2]
+    assert [each.get("font-weight") for each in found] == [None, None, "bold", None, None]
+    assert [each.get("opacity") for each in found] == [None, None, None, None, "0.6"]
+    assert found[2].get("fill") == "#ff7b72"
+    assert found[0].get("y") != found[4].get("y")
+    assert texts(picture("", "nothing")) == []
+
+
+def test_check(tmp_path: Path) -> None:
+    """An incomplete server, and three, as they are checked in a network of their own; and the
+    one in docs/ shows no less."""
+    if pictures.main(tmp_path):
+        pytest.skip("only an administrator may make networks")
+    for folder in tmp_path, pictures.FOLDER:
+        file = folder / "check.svg"
+        assert file.stat().st_size < 60_000
+        words = " ".join(each.text or "" for each in texts(file.read_text(encoding="utf-8")))
+        assert "FORGOTTEN ○ CN=Example Intermediate CA" in words
+        assert "at http://ca.example.com/intermediate.der" in words
+        assert "3 servers: 1 complete, 1 incomplete, 1 broken" in words
+        assert "\x1b" not in words
