@@ -122,7 +122,7 @@ MITMPROXY: dict[str, Callable[[Patch], None]] = {
     "ServerTLSLayer.conn is not the connection": other(
         layers.ServerTLSLayer, "__init__", has_another_connection
     ),
-    "ServerTLSLayer.tls is not what tls_start_server has given": other(
+    "ServerTLSLayer.tls is not what TlsStartServerHook was given": other(
         layers.TLSLayer, "start_tls", ignores_the_connection
     ),
     "a ServerTLSLayer does not call its receive_handshake_data": other(
@@ -131,13 +131,13 @@ MITMPROXY: dict[str, Callable[[Patch], None]] = {
     "a ServerTLSLayer goes on when its receive_handshake_data has failed": other(
         layers.ServerTLSLayer, "on_handshake_error", generator
     ),
-    "tls_start_server is called with other data": other(
+    "TlsStartServerHook comes with other data": other(
         layers.TLSLayer, "start_tls", fills_in_before_the_addons
     ),
     "a ServerTLSLayer is not in Context.layers": other(
         layers.ServerTLSLayer, "__init__", is_in_no_context
     ),
-    "TlsData has no ssl_conn": other(
+    "the data of TlsStartServerHook has no ssl_conn": other(
         layers,
         "TlsData",
         lambda conn, *_, **__: type("Other", (), {"conn": conn, "context": 1}),

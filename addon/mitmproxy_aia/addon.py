@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 
@@ -29,6 +30,7 @@ from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
 from mitmproxy_aia.page.serving import Page
+from mitmproxy_aia.quic_compatibility import quic_incompatibility
 from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.report_files import ReportFiles
 from mitmproxy_aia.sources import Found
@@ -37,7 +39,12 @@ from mitmproxy_aia.tiers import Tiers
 from mitmproxy_aia.turn import Turn
 from mitmproxy_aia.verification import Verifier
 
+if TYPE_CHECKING:
+    from mitmproxy.proxy.layers.quic import QuicTlsData
+
 logger = logging.getLogger(__name__)
+
+Data = TypeVar("Data", bound=tls.TlsData)
 
 ANNOUNCED = 1_000
 """Completions that were logged at INFO, and are not again."""
@@ -70,7 +77,7 @@ class Aia:
         self._announced = Recent(ANNOUNCED)
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
-        self._turn = Turn("tls_start_server", "ssl_conn", self._start_tls)
+        self._turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
         self._reports = ReportFiles(self.history)
         # mitmproxy takes these for addons as well.
         self.addons = [
@@ -91,7 +98,11 @@ class Aia:
         add_options(loader)
         if (flaw := incompatibility()) is not None:
             logger.error(flaw)
-        self._take_turn()
+        elif (flaw := quic_incompatibility()) is not None:
+            logger.warning(f"{flaw}; until then QUIC is as without the addon")
+        else:
+            self._turns.append(Turn("quic_start_server", "settings", self._start_quic))
+        self._take_turns()
 
     def configure(self, updated: set[str]) -> None:
         if updated & NAMES or "confdir" in updated:
@@ -108,37 +119,46 @@ class Aia:
         if self._settings is OFF:
             # Where mitmproxy is embedded, nobody may have told the last addon of the options.
             self.configure(set(NAMES))
-        self._take_turn()
+        self._take_turns()
 
-    def _take_turn(self) -> None:
+    def _take_turns(self) -> None:
         # There, too, TlsConfig may come after us.
         if (tlsconfig := ctx.master.addons.get("tlsconfig")) is not None:
-            self._turn.take(tlsconfig)
+            for turn in self._turns:
+                turn.take(tlsconfig)
 
     def _start_tls(self, data: tls.TlsData) -> None:
         """TlsConfig has made `data.ssl_conn`."""
+        self._start(data, handshake.watch)
+
+    def _start_quic(self, data: QuicTlsData) -> None:
+        """TlsConfig has made `data.settings`."""
+        from mitmproxy_aia import quic  # Where it cannot work it may not even be imported.
+
+        self._start(data, quic.watch)
+
+    def _start(self, data: Data, watch: Callable[[Data, pausing.Watcher], bool]) -> None:
         server = data.conn
         off = self._settings.mode == "off" or ctx.options.ssl_insecure
         if off or not isinstance(server, connection.Server):
             return
         try:
-            self._watch(data, server)
+            watch(data, self._watcher(data.context.client, server))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
             # Only after an Exception would mitmproxy go on, with a verification of its own.
             logger.exception("a handshake cannot be watched")
 
-    def _watch(self, data: tls.TlsData, server: connection.Server) -> None:
+    def _watcher(self, client: connection.Client, server: connection.Server) -> pausing.Watcher:
         address, audit = address_of(server), self._settings.mode == "audit"
-        watcher = pausing.Watcher(
+        return pausing.Watcher(
             functools.partial(self._begin, server),
-            functools.partial(self._conclude, data.context.client, server, audit),
+            functools.partial(self._conclude, client, server, audit),
             learn=self._to_learn(address),
             complete=functools.partial(self.history.note_complete, address),
             audit=audit,
         )
-        handshake.watch(data, watcher)
 
     async def aia_complete(self, pause: pausing.Pause) -> None:
         """Handles `pausing.AiaCompleteHook`."""
@@ -155,7 +175,8 @@ class Aia:
 
     def done(self) -> None:
         report, self._settings = self._settings.report, OFF
-        self._turn.give_back()
+        for turn in self._turns:
+            turn.give_back()
         self._tiers.close()
         self._reports.finish(report)
 

@@ -54,7 +54,9 @@ def address_of(conn: connection.Server) -> str:
 
 
 def protocol_of(conn: connection.Server) -> str:
-    """What the handshake with a server is one of. QUIC is told by its layer only."""
+    """What the handshake with a server is one of."""
+    if conn.tls_version == "QUICv1":
+        return "QUIC"
     return "DTLS" if conn.transport_protocol == "udp" else "TLS"
 
 

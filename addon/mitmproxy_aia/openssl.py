@@ -131,6 +131,32 @@ def parameters_of(connection: SSL.Connection) -> Any:
     return _lib.SSL_get0_param(connection._ssl)
 
 
+def parameters_for(name: str | None) -> Any:
+    """A new X509_VERIFY_PARAM that asks for the certificate of `name`, a host name or an address,
+    in the way of mitmproxy's TlsConfig; or of anybody."""
+    parameters = _ffi.gc(_lib.X509_VERIFY_PARAM_new(), _lib.X509_VERIFY_PARAM_free)
+    if name is not None:
+        _ask_for(parameters, name)
+    return parameters
+
+
+def _ask_for(parameters: Any, name: str) -> None:
+    flags = _lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+    _lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
+    if (address := _address(name)) is not None:
+        _assert(_lib.X509_VERIFY_PARAM_set1_ip(parameters, address, len(address)))
+    else:
+        host = name.encode("idna")
+        _assert(_lib.X509_VERIFY_PARAM_set1_host(parameters, host, len(host)))
+
+
+def _address(name: str) -> bytes | None:
+    try:
+        return ipaddress.ip_address(name).packed
+    except ValueError:
+        return None
+
+
 def presented_to(connection: SSL.Connection) -> Iterator[bytes]:
     """The certificates that the server of `connection` sent, in DER, leaf first."""
     for certificate in connection.get_peer_cert_chain() or ():
@@ -157,18 +183,10 @@ def intermediates(chain: Sequence[crypto.X509]) -> tuple[Certificate, ...]:
 def expect_name(connection: SSL.Connection, name: str) -> None:
     """Has `connection` ask for the certificate of `name`, a host name (in ASCII) or an address,
     and say so to the server (SNI), in the way of mitmproxy's TlsConfig."""
-    parameters = parameters_of(connection)
-    flags = _lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
-    _lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
-    try:
-        address = ipaddress.ip_address(name).packed
-    except ValueError:
-        host = name.encode("ascii")
-        connection.set_tlsext_host_name(host)
-        _assert(_lib.X509_VERIFY_PARAM_set1_host(parameters, host, len(host)))
-    else:
+    _ask_for(parameters_of(connection), name)
+    if _address(name) is None:
         # No literal addresses in SNI (RFC 6066 section 3).
-        _assert(_lib.X509_VERIFY_PARAM_set1_ip(parameters, address, len(address)))
+        connection.set_tlsext_host_name(name.encode("ascii"))
 
 
 def use_store(context: SSL.Context, store: crypto.X509Store) -> None:

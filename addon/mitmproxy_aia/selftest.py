@@ -42,6 +42,12 @@ def wrong_verdict() -> str | None:
     return None
 
 
+def leaf_and_stranger() -> tuple[Certificate, Certificate]:
+    """A leaf, and a root which has not issued it."""
+    leaf_key, issuer_key, root_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    return _certificate("Leaf", leaf_key, issuer_key), _certificate("Root", root_key, root_key)
+
+
 def _certificate(
     name: str, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey
 ) -> Certificate:

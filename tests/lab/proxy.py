@@ -14,6 +14,9 @@ from tests.lab.process import Process
 
 ADDON = Path(__file__).resolve().parents[2] / "addon" / "aia.py"
 
+_IN_USE = "ddress already in use"
+_ATTEMPTS = 3
+
 
 class Proxy:
     """mitmdump on a free loopback port, from construction until `close`.
@@ -58,12 +61,20 @@ class Proxy:
             for script in [*([ADDON] if addon else []), *scripts]:
                 command += ["-s", script]
             # The log is to arrive when it is written and not when the pipe is full.
-            unbuffered = {"PYTHONUNBUFFERED": "1"}
-            self.process = stack.enter_context(
-                Process([*command, *arguments], environment=unbuffered | dict(environment or {}))
-            )
             listening = rf"listening at (?:.* and )?{re.escape(host)}:(\d+)"
-            self.port = int(self.wait_for(listening)[1]) if listen else 0
+            variables = {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
+            for attempt in range(1, _ATTEMPTS + 1):
+                self.process = stack.enter_context(
+                    Process([*command, *arguments], environment=variables)
+                )
+                try:
+                    self.port = int(self.wait_for(listening)[1]) if listen else 0
+                    break
+                except RuntimeError:
+                    # Where it listens on TCP and UDP, it takes a free port of the one and then
+                    # wants the same of the other.
+                    if attempt == _ATTEMPTS or _IN_USE not in self.log:
+                        raise
             self._host = host
             self._stack = stack.pop_all()
 

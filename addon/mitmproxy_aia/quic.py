@@ -1,0 +1,196 @@
+"""Watching aioquic's handshakes with servers: HTTP/3, and QUIC with anything else in it.
+
+aioquic verifies a server in the middle of `receive_datagram`, and asks nobody. So it is kept
+from that while we drive its handshake, and at no other time. Once it has done the handshake and
+before anything that comes of it is sent (no Finished, no request), it is asked for the verdict
+that it would have given: aioquic.tls.verify_certificate, with the same arguments. Where that is
+a refusal which another path could cure, the chain is completed: see `pausing`. The path has to
+pass the same check, and all that a handshake of OpenSSL would ask of it as well.
+
+Acknowledgements of the server's packets do leave before the verdict: without them a server may
+not even send its whole chain (RFC 9000 section 8.1). During the pause itself nothing is sent. What
+arrives meanwhile, timers included, waits in mitmproxy's layer; a server whose idle timeout is
+shorter than the pause is gone when it ends, and aioquic finds that out by its own timer.
+
+A refused server is told so, with the alert that aioquic would have sent: there is no other end
+of a connection to see in UDP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import certifi
+from aioquic import tls
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from mitmproxy.proxy.layers.quic import QuicTlsData, QuicTlsSettings, ServerQuicLayer
+from OpenSSL import crypto
+
+from mitmproxy_aia import errors, openssl, pausing
+from mitmproxy_aia.certificates import Certificate, presented
+from mitmproxy_aia.completion import Outcome
+from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.pausing import Commands, Objection, Watcher
+from mitmproxy_aia.rejections import rejected_in
+from mitmproxy_aia.verification import Verifier
+
+logger = logging.getLogger(__name__)
+
+
+def watch(data: QuicTlsData, watcher: Watcher) -> bool:
+    """Watches the handshake that is about to be done with a server, as `data.settings` say.
+    Returns whether it will be watched: not if its layer is not one that we know."""
+    for candidate in data.context.layers:
+        if isinstance(candidate, ServerQuicLayer) and candidate.conn is data.conn:
+            pausing.watch(candidate, _Handshake(candidate, data.settings), watcher)
+            return True
+    return False
+
+
+class _Handshake:
+    def __init__(self, layer: ServerQuicLayer, settings: QuicTlsSettings | None) -> None:
+        self._layer = layer
+        self._settings = settings
+        self._asked = False
+        self._objection: Objection | None = None
+        self._alert = tls.AlertDescription.bad_certificate
+
+    @property
+    def ours(self) -> bool:
+        """Not if another addon has put its settings in place of those, or wants no verification."""
+        settings = self._layer.tls
+        return (
+            settings is not None
+            and settings is self._settings
+            and settings.verify_mode != ssl.CERT_NONE
+        )
+
+    @property
+    def _quic(self) -> QuicConnection:
+        # There is one from the hook on that we were made in.
+        return cast(QuicConnection, self._layer.quic)
+
+    @contextlib.contextmanager
+    def driven(self) -> Iterator[None]:
+        before = self._quic.configuration.verify_mode
+        self._verify_mode(ssl.CERT_NONE)
+        try:
+            yield
+        finally:
+            self._verify_mode(before)
+
+    def _verify_mode(self, mode: int | None) -> None:
+        # After a Retry aioquic begins anew, with what is configured.
+        self._quic.configuration.verify_mode = mode
+        self._quic.tls._verify_mode = mode  # type: ignore[assignment] # None is "always", too
+
+    def objection(self, *, finished: bool) -> Objection | None:
+        done = finished or self._quic.tls.state is tls.State.CLIENT_POST_HANDSHAKE
+        if done and not self._asked:
+            self._asked = True
+            self._objection = self._ask(self._quic.tls._peer_certificate_chain)
+        return self._objection
+
+    def _ask(self, chain: Sequence[x509.Certificate]) -> Objection | None:
+        """What aioquic has against the server's certificate with `chain` above it."""
+        configuration = self._quic.configuration
+        try:
+            certificate = self._quic.tls._peer_certificate
+            if certificate is None:
+                return Objection("the server has sent no certificate", curable=False)
+            tls.verify_certificate(
+                certificate=certificate,
+                chain=[*chain],
+                server_name=configuration.server_name,
+                cadata=configuration.cadata,
+                cafile=configuration.cafile,
+                capath=configuration.capath,
+            )
+        except tls.Alert as alert:
+            self._alert = alert.description
+            return Objection(str(alert), curable=is_curable(alert))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # aioquic has no words for this: the layer would have crashed, and the client waited.
+            logger.exception("verifying the certificate of a QUIC server failed")
+            return Objection("certificate verify failed", curable=False)
+        return None
+
+    def verifier(self) -> Verifier:
+        configuration = self._quic.configuration
+        return Verifier(
+            self._trust_store(),
+            parameters=openssl.parameters_for(configuration.server_name),
+            rejected=rejected_in(configuration.cafile, configuration.capath),
+        )
+
+    def _trust_store(self) -> crypto.X509Store:
+        """As aioquic makes one for each verification."""
+        configuration = self._quic.configuration
+        # Its types have no None, and it takes one.
+        store: Any = crypto.X509Store()
+        if configuration.cafile is None and configuration.capath is None:
+            store.load_locations(certifi.where())
+        else:
+            store.load_locations(configuration.cafile, configuration.capath)
+        return cast(crypto.X509Store, store)
+
+    def presented(self) -> Iterator[Certificate]:
+        return presented(self._presented())
+
+    def _presented(self) -> Iterator[bytes]:
+        connection = self._quic.tls
+        if connection._peer_certificate is not None:
+            yield connection._peer_certificate.public_bytes(Encoding.DER)
+        for certificate in connection._peer_certificate_chain:
+            yield certificate.public_bytes(Encoding.DER)
+
+    def confirmed(self, outcome: Outcome) -> Outcome:
+        """Whether aioquic has nothing against the path that was found."""
+        if not outcome.verified:
+            return outcome
+        objection = self._ask([certificate.x509 for certificate in outcome.path[1:-1]])
+        if objection is None:
+            return outcome
+        fault = Fault(errors.UNSPECIFIED, 0, objection.reason)
+        return replace(outcome, path=(), found=(), fault=fault)
+
+    def verified_intermediates(self) -> Sequence[Certificate]:
+        """Of the path that aioquic, which does not tell, must have found; unless OpenSSL would
+        not have taken it in a handshake."""
+        chain = [*map(openssl.to_openssl, self.presented())]
+        built, fault = openssl.verify(self._trust_store(), chain)
+        if fault is not None:
+            return ()
+        path = tuple(openssl.from_openssl(certificate) for certificate in built[:-1])
+        return (self.verifier().judge(path).verified or ())[1:-1]
+
+    def refuse(self, objection: Objection) -> Commands:
+        try:
+            self._quic.close(
+                QuicErrorCode.CRYPTO_ERROR + self._alert, QuicFrameType.CRYPTO, objection.reason
+            )
+            yield from self._layer.tls_interact()
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # The server would have found out in time, too.
+            logger.exception("telling a QUIC server that it is refused failed")
+
+
+def is_curable(alert: tls.Alert) -> bool:
+    """Whether it is OpenSSL's verdict on the chain, and not on the leaf's dates or names."""
+    cause = alert.__context__
+    if not isinstance(cause, crypto.X509StoreContextError):
+        return False
+    code, depth = cause.errors[:2]
+    return errors.curable(code, depth)

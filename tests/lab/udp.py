@@ -1,0 +1,96 @@
+"""A UDP socket with a thread that reads from it, and a relay made of one."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Self
+
+from tests.lab.relay import Chunk, Direction
+
+_READ_SIZE = 65536
+_LOOK_UP = 0.05
+"""Seconds after which a reader looks whether it is to end."""
+
+Address = tuple[str, int]
+
+
+class UdpListener:
+    """Calls `handle` with each datagram that arrives on a free loopback port, and with who sent
+    it; and `idle` every now and then, for whoever has timers."""
+
+    def __init__(
+        self, handle: Callable[[bytes, Address], None], idle: Callable[[], None] = lambda: None
+    ) -> None:
+        self._handle = handle
+        self._idle = idle
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(_LOOK_UP)
+        self.port: int = self._socket.getsockname()[1]
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._read, name=f"udp-{self.port}")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._socket.close()
+
+    def send(self, data: bytes, to: Address) -> None:
+        # Whoever it is for may be gone: the answer to an earlier datagram tells us so.
+        with contextlib.suppress(OSError):
+            self._socket.sendto(data, to)
+
+    def _read(self) -> None:
+        while not self._closing.is_set():
+            try:
+                data, address = self._socket.recvfrom(_READ_SIZE)
+            except TimeoutError:
+                self._idle()
+            except OSError:
+                continue
+            else:
+                self._handle(data, address)
+
+
+class UdpRelay:
+    """Stands in front of a server, and writes down what passes. With `cut` set nothing does."""
+
+    def __init__(self, target_port: int) -> None:
+        self.chunks: list[Chunk] = []
+        self.cut = False
+        self._target = ("127.0.0.1", target_port)
+        self._client: Address | None = None
+        self._to_clients = UdpListener(self._from_client)
+        self._to_server = UdpListener(self._from_server)
+        self.port = self._to_clients.port
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._to_clients.close()
+        self._to_server.close()
+
+    def passed(
+        self, direction: Direction, *, since: float = 0.0, until: float = float("inf")
+    ) -> list[bytes]:
+        """The datagrams that went in one direction within a span of time."""
+        return [
+            chunk.data
+            for chunk in self.chunks
+            if chunk.direction == direction and since <= chunk.time <= until
+        ]
+
+    def _from_client(self, data: bytes, client: Address) -> None:
+        self._client = client
+        if not self.cut:
+            self.chunks.append(Chunk(1, "to_server", data, time.monotonic()))
+            self._to_server.send(data, self._target)
+
+    def _from_server(self, data: bytes, _: Address) -> None:
+        if self._client is not None and not self.cut:
+            self.chunks.append(Chunk(1, "to_client", data, time.monotonic()))
+            self._to_clients.send(data, self._client)
