@@ -152,9 +152,9 @@ def test_the_command(reporting: World, tmp_path: Path, schema: Any) -> None:
     reporting.proxy.wait_for("a report was written to .*now.json")
     schema.validate(json.loads(path.read_text()))
     for bad, words in {
-        tmp_path / "now.txt": "takes a file that ends in .json",
+        tmp_path / "now.txt": "takes a file that ends in .json or .html",
         tmp_path / "no" / "where.json": "there is no folder",
-        tmp_path: "takes a file that ends in .json",
+        tmp_path: "takes a file that ends in .json or .html",
     }.items():
         reply = order(reporting, f"run/aia.report {bad}")
         assert (reply.status, words in reply.body.decode()) == (400, True)
@@ -173,8 +173,8 @@ def test_a_report_that_cannot_be_written(reporting: World, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("report.txt", "aia_report: takes a file that ends in .json"),
-        ("report", "aia_report: takes a file that ends in .json"),
+        ("report.txt", "aia_report: takes a file that ends in .json or .html"),
+        ("report", "aia_report: takes a file that ends in .json or .html"),
         ("/nonexistent/report.json", "aia_report: there is no folder /nonexistent to write"),
         ("/proc/report.json", "aia_report: nothing can be written to the folder /proc"),
         ("{folder}/d.json", "aia_report: .* is a folder"),
@@ -199,7 +199,7 @@ def test_a_bad_option_at_the_start() -> None:
     command = [mitmdump(), "-s", "addon/aia.py", "-p", "0", "--set", "aia_report=report.csv"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode != 0
-    assert "aia_report: takes a file that ends in .json" in result.stdout + result.stderr
+    assert "aia_report: takes a file that ends in .json or .html" in result.stdout + result.stderr
 
 
 def test_odd_names(schema: Any, tmp_path: Path, report: Report) -> None:

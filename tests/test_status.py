@@ -99,6 +99,26 @@ def test_audit_is_told(fresh: World) -> None:
     assert facts["chains completed from downloads (AIA), and refused (audit)"] == "1"
 
 
+def test_settings_without_passwords(fresh: World) -> None:
+    """Those in force are told, and secrets are not."""
+    for option in (
+        "aia_cache=redis://user:secret-1@127.0.0.1:1/0",
+        "aia_proxy=http://user:secret-2@127.0.0.1:1",
+        "aia_allow=10.1.2.3",
+        "upstream_auth=user:secret-3",
+    ):
+        assert order(fresh, option).status == 200
+    rows = table(fresh, "aia.status")
+    settings = dict(rows[1:])
+    assert settings["aia_mode"] == "complete"
+    assert settings["aia_timeout"] == "2"
+    assert settings["aia_allow"] == "10.1.2.3"
+    assert settings["aia_proxy"] == "http://***@127.0.0.1:1"
+    assert "127.0.0.1:1/0" in settings["aia_cache"]
+    assert settings["aia_report"] == "(not set)"
+    assert "secret" not in json.dumps(rows)
+
+
 def test_commands_are_documented() -> None:
     """The console shows what each of ours does."""
 

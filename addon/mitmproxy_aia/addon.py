@@ -29,7 +29,7 @@ from mitmproxy_aia.history import History
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
-from mitmproxy_aia.page.serving import Page
+from mitmproxy_aia.page.serving import Page, settings_in_force
 from mitmproxy_aia.quic_compatibility import quic_incompatibility
 from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.report_files import ReportFiles
@@ -83,7 +83,12 @@ class Aia:
         self.addons = [
             CacheCommands(self._tiers, self._learned.clear),
             CheckCommand(self._tiers, lambda: self._settings, self._frozen),
-            StatusCommands(self.history, self._counters, self._tiers.remembered),
+            StatusCommands(
+                self.history,
+                self._counters,
+                self._tiers.remembered,
+                lambda: settings_in_force(self._settings),
+            ),
             self._reports,
             self._annotations,
             Page(

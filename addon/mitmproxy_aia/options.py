@@ -115,8 +115,8 @@ def add_options(loader: addonmanager.Loader) -> None:
         typespec=str,
         default="",
         help="Write a report to this file when the proxy ends: the servers whose certificate "
-        "chain was incomplete or broken, what is missing and where it is. It ends in .json; see "
-        "mitmproxy-aia report.",
+        "chain was incomplete or broken, what is missing and where it is. A name that ends in "
+        ".json is for mitmproxy-aia report and other programs, one in .html for people.",
     )
     loader.add_option(
         name="aia_page",

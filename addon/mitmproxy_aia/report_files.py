@@ -16,11 +16,15 @@ from mitmproxy_aia.bundle import save
 from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.history import History
 from mitmproxy_aia.report import as_json
+from mitmproxy_aia.report_html import as_html
 from mitmproxy_aia.sources.caches import from_home
 
 logger = logging.getLogger(__name__)
 
-_FORMATS: Mapping[str, Callable[[History, datetime.datetime], str]] = {".json": as_json}
+_FORMATS: Mapping[str, Callable[[History, datetime.datetime], str]] = {
+    ".json": as_json,
+    ".html": as_html,
+}
 
 
 def report_path(text: str) -> Path | None:

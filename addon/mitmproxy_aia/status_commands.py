@@ -10,20 +10,29 @@ from mitmproxy import command, types
 from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.counters import DOWNLOADS, SOURCES, Counters
 from mitmproxy_aia.history import History, Record
+from mitmproxy_aia.page.settings import Setting
 
 MAX_CELL = 300
 """Characters of a stranger's text in a table."""
 
 
 class StatusCommands:
-    """`remembered` gives the number of intermediates in memory."""
+    """`remembered` gives the number of intermediates in memory, and `settings` those in force,
+    without passwords."""
 
     name = "aia_status_commands"
 
-    def __init__(self, history: History, counters: Counters, remembered: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        history: History,
+        counters: Counters,
+        remembered: Callable[[], int],
+        settings: Callable[[], Sequence[Setting]] = tuple,
+    ) -> None:
         self._history = history
         self._counters = counters
         self._remembered = remembered
+        self._settings = settings
 
     @command.command("aia.servers")
     def servers(self) -> types.Data:
@@ -36,8 +45,13 @@ class StatusCommands:
 
     @command.command("aia.status")
     def status(self) -> types.Data:
-        """What the addon has done since it was loaded, in numbers."""
+        """What the addon has done since it was loaded, in numbers, and the settings in force."""
         rows = [["what", "value"], *map(list, self._facts())]
+        rows += [
+            [setting.name, setting.value or "(not set)"]
+            for setting in self._settings()
+            if setting.value or setting.name.startswith("aia_")
+        ]
         return cast(types.Data, rows)
 
     def _facts(self) -> Sequence[tuple[str, str]]:

@@ -105,14 +105,15 @@ class Page:
             records=self._history.records(),
             revision=self._revision,
             complete=self._history.complete,
-            settings=_settings(self._settings()),
+            settings=settings_in_force(self._settings()),
             notices=_notices(),
             listing=listing,
             metrics=lambda: (self._metrics.prometheus_text(), self._metrics.content_type),
         )
 
 
-def _settings(settings: Settings) -> Sequence[Setting]:
+def settings_in_force(settings: Settings) -> Sequence[Setting]:
+    """Ours, and those of mitmproxy that matter here. No password is in them."""
     told = []
     for name, option in ctx.options._options.items():
         if name.startswith("aia_") or name in RELATED:
