@@ -214,6 +214,23 @@ def remembering(each: flow.Flow, what: Record) -> Annotations:
     return part
 
 
+def test_of_a_connection_that_never_was_the_flows() -> None:
+    """With lazy connections mitmproxy tells only by the error why there is none: a refused chain
+    is one reason, a closed port another."""
+    for message, annotated in {
+        f"Certificate verify failed: {MISSING}": True,
+        "[Errno 111] Connect call failed": False,
+    }.items():
+        each = tflow.tflow(err=True)
+        each.error = flow.Error(message)
+        server = each.server_conn.copy()
+        server.address = (each.request.host, each.request.port)
+        part = Annotations(lambda: True)
+        part.remember(each.client_conn, server, record(outcome=broken()))
+        part.error(each)
+        assert ("aia" in each.metadata) == annotated
+
+
 def test_a_comment_of_the_users() -> None:
     """It stays, and so does a mark; the metadata is there all the same."""
     each = tflow.tflow(resp=True)
