@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from scripts.page_picture import page
 from scripts.terminal_svg import picture
 from tests.lab import CaIssuersServer, Network, TlsServer, authority, trust_file
 from tests.lab.terminal import in_terminal
@@ -76,14 +78,19 @@ def main(folder: Path = FOLDER) -> int:
     """Makes all of them in `folder`. Returns the exit status."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        shown = check()
+        for file in _made(folder):
+            print(f"{file}: {file.stat().st_size:,} bytes")
     except PermissionError:
         print("only an administrator may make the network for it", file=sys.stderr)
         return 1
-    file = folder / "check.svg"
-    file.write_text(picture(shown, "mitmproxy-aia check, in a terminal"), encoding="utf-8")
-    print(f"{file}: {file.stat().st_size:,} bytes")
     return 0
+
+
+def _made(folder: Path) -> Iterator[Path]:
+    file = folder / "check.svg"
+    file.write_text(picture(check(), "mitmproxy-aia check, in a terminal"), encoding="utf-8")
+    yield file
+    yield from page(folder)
 
 
 if __name__ == "__main__":

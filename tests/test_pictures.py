@@ -30,12 +30,27 @@ def test_each_word_has_its_place() -> None:
     assert texts(picture("", "nothing")) == []
 
 
-def test_check(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with all of them, made anew."""
+    folder = tmp_path_factory.mktemp("pictures")
+    if pictures.main(folder):
+        pytest.skip("only an administrator may make networks")
+    return folder
+
+
+def test_page(made: Path) -> None:
+    """The page, light and dark, as Chromium shows it; those in docs/ are of the same size."""
+    for name in ("page.webp", "page-dark.webp"):
+        pair = [(folder / name).read_bytes() for folder in (made, pictures.FOLDER)]
+        assert all(picture[8:12] == b"WEBP" for picture in pair)
+        assert all(5_000 < len(picture) < 70_000 for picture in pair)
+
+
+def test_check(made: Path) -> None:
     """An incomplete server, and three, as they are checked in a network of their own; and the
     one in docs/ shows no less."""
-    if pictures.main(tmp_path):
-        pytest.skip("only an administrator may make networks")
-    for folder in tmp_path, pictures.FOLDER:
+    for folder in made, pictures.FOLDER:
         file = folder / "check.svg"
         assert file.stat().st_size < 60_000
         words = " ".join(each.text or "" for each in texts(file.read_text(encoding="utf-8")))
