@@ -1,5 +1,6 @@
 """The benchmarks: that they run and print what they found. No figure is asserted."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,7 +11,9 @@ import pytest
 
 from scripts import bench as script
 from tests.bench.measuring import Spread, Turns, in_turns, p99
+from tests.bench.plan import QUICK
 from tests.bench.report import Missing, Row, as_json, table
+from tests.bench.run import bench
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,11 +23,15 @@ def row(result: float, aim: float) -> Row:
     return Row("a part", "this", "that", "ms", Spread(3, 2, 4), Spread(2.5, 2, 4), spread, aim)
 
 
-def test_handshakes(tmp_path: Path) -> None:
-    """A quick run, with real proxies and servers: a row for each sort of connection."""
+PARTS = ["handshakes", "cpu", "cached", "simulation", "fleet"]
+"""Those that need no load: proxies, servers and caches are real all the same."""
+
+
+def test_a_quick_run(tmp_path: Path) -> None:
+    """It prints a table and writes the same as JSON; what is simulated comes out as it has to."""
     file = tmp_path / "result.json"
     run = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "bench.py", "--quick", "--json", file, "handshakes"],
+        [sys.executable, ROOT / "scripts" / "bench.py", "--quick", "--json", file, *PARTS],
         env=os.environ | {"PYTHONPATH": f"{ROOT / 'addon'}:{ROOT}"},
         capture_output=True,
         text=True,
@@ -32,12 +39,14 @@ def test_handshakes(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     written = json.loads(file.read_text())
-    assert [each["part"] for each in written["rows"]] == ["handshakes"] * 3
+    rows = written["rows"]
+    assert [*dict.fromkeys(each["part"] for each in rows)] == PARTS
     assert written["missing"] == []
-    assert all(each["ours"]["median"] > 0 < each["baseline"]["median"] for each in written["rows"])
     lines = [line for line in run.stdout.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 3
+    assert len(lines) == 2 + len(rows)
     assert all(line.count("|") == 8 for line in lines)
+    simulated = [each["result"]["median"] for each in rows if each["part"] == "simulation"]
+    assert simulated == [QUICK.simulated_intermediates] * 3
 
 
 def test_unknown_part(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +94,18 @@ def test_table() -> None:
     assert lines[2] == "| this | that | 3 ms | 2.5 ms | 1.00 (0.50 - 1.50) | 1.10 | met |"
     assert lines[3].endswith("| 1.25 (0.75 - 1.75) | 1.10 | MISSED |")
     assert "not measured: no squid" in lines[4]
+
+
+def test_a_program_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves out the part that needs it, and says which."""
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    (missing,) = bench(["memory"], QUICK, lambda _: None)
+    assert missing == Missing("memory", "needs ab: apt-get install apache2-utils")
+
+
+def test_a_row_without_an_aim() -> None:
+    line = table([dataclasses.replace(row(1.25, 1), aim=None)]).splitlines()[2]
+    assert line.endswith("| 1.25 (0.75 - 1.75) |  |  |")
 
 
 def test_json() -> None:

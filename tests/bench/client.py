@@ -21,14 +21,16 @@ def fetch(urls: Sequence[str], proxy: Proxy, *, at_once: bool = False) -> list[f
     answer is a 200.
     """
     clients = [
-        _start(urls[start : start + MOST_AT_ONCE] if at_once else urls, proxy, at_once)
-        for start in (range(0, len(urls), MOST_AT_ONCE) if at_once else [0])
+        start(urls[first : first + MOST_AT_ONCE] if at_once else urls, proxy, at_once)
+        for first in (range(0, len(urls), MOST_AT_ONCE) if at_once else [0])
     ]
     return [seconds * 1000 for client in clients for seconds in _results(client)]
 
 
-def _start(urls: Sequence[str], proxy: Proxy, at_once: bool) -> subprocess.Popen[str]:
-    command = [find_program("curl"), "--disable", "--silent", "--config", "-"]
+def start(urls: Sequence[str], proxy: Proxy, at_once: bool) -> subprocess.Popen[str]:
+    """A curl that has begun to fetch `urls`."""
+    command = [find_program("curl"), "--disable", "--silent", "--no-progress-meter"]
+    command += ["--config", "-"]
     if at_once:
         command += ["--parallel", "--parallel-immediate", "--parallel-max", str(MOST_AT_ONCE)]
     client = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,12 +35,16 @@ class Turns:
     ours: Sequence[Sequence[float]]
     baseline: Sequence[Sequence[float]]
 
-    def compare(self, figure: Callable[[Sequence[float]], float]) -> tuple[Spread, Spread, Spread]:
-        """`figure` (a median, say) of each turn: ours, the baseline's, and the ratio of the two
-        within a turn."""
+    def compare(
+        self,
+        figure: Callable[[Sequence[float]], float],
+        result: Callable[[float, float], float] = operator.truediv,
+    ) -> tuple[Spread, Spread, Spread]:
+        """`figure` (a median, say) of each turn: ours, the baseline's, and the ratio (or another
+        `result`) of the two within a turn."""
         ours = [figure(turn) for turn in self.ours]
         baseline = [figure(turn) for turn in self.baseline]
-        ratios = [a / b for a, b in zip(ours, baseline, strict=True)]
+        ratios = [*map(result, ours, baseline)]
         return Spread.of(ours), Spread.of(baseline), Spread.of(ratios)
 
 

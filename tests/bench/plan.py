@@ -24,6 +24,11 @@ class Plan:
     remembered: int = 50_000
     simulated_servers: int = 10_000
     simulated_intermediates: int = 300
+    servers: int = 500
+    """Incomplete servers that each take some memory."""
+    fleet: int = 1_000
+    visits: int = 10
+    """Servers that each proxy of the fleet goes to."""
     slow: float = 0.5
     """Seconds that a slow caIssuers server takes, for Squid."""
     squid_turns: int = 8
@@ -43,6 +48,9 @@ QUICK = dataclasses.replace(
     remembered=30,
     simulated_servers=100,
     simulated_intermediates=10,
+    servers=5,
+    fleet=10,
+    visits=3,
     slow=0.1,
     squid_turns=1,
 )

@@ -15,7 +15,7 @@ HEAD = ("what", "against", "here", "there", "result", "aim", "")
 @dataclass(frozen=True)
 class Row:
     """One comparison. `ours` and `baseline` are in `unit`; `result` is what is compared with
-    `aim`: a ratio, a difference or a number, whose words are `shown`."""
+    `aim`, if there is one: a ratio, a difference or a number, whose words are `shown`."""
 
     part: str
     what: str
@@ -24,13 +24,13 @@ class Row:
     ours: Spread
     baseline: Spread
     result: Spread
-    aim: float
+    aim: float | None
     shown: str = "{:.2f}"
     """How the result is written."""
 
     @property
     def met(self) -> bool:
-        return self.result.median <= self.aim
+        return self.aim is None or self.result.median <= self.aim
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def table(findings: Sequence[Finding]) -> str:
                     _amount(finding.ours, finding.unit),
                     _amount(finding.baseline, finding.unit),
                     f"{shown.format(result.median)} {spread}",
-                    shown.format(finding.aim),
-                    "met" if finding.met else "MISSED",
+                    "" if finding.aim is None else shown.format(finding.aim),
+                    "" if finding.aim is None else "met" if finding.met else "MISSED",
                 ]
             )
         )

@@ -13,7 +13,7 @@ from tests.bench.nginx import Site, addresses, file_server, nginx
 from tests.lab import Issued, Proxy, authority
 
 # As mitmdump is by default, but without a line for each request.
-_OPTIONS: Mapping[str, str | int | float] = {"termlog_verbosity": "info", "flow_detail": 0}
+OPTIONS: Mapping[str, str | int | float] = {"termlog_verbosity": "info", "flow_detail": 0}
 
 
 @dataclass
@@ -77,7 +77,7 @@ def world() -> Iterator[World]:
 def proxies(world: World, **options: str) -> Iterator[tuple[Proxy, Proxy]]:
     """A mitmdump with the addon (and these options of it) and a stock one."""
     with contextlib.ExitStack() as stack:
-        ours = Proxy(trust=[world.root], options={**_OPTIONS, **options})
+        ours = Proxy(trust=[world.root], options={**OPTIONS, **options})
         stack.enter_context(ours)
-        stock = stack.enter_context(Proxy(trust=[world.root], addon=False, options=_OPTIONS))
+        stock = stack.enter_context(Proxy(trust=[world.root], addon=False, options=OPTIONS))
         yield ours, stock

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from tests.bench.parts import handshakes
+from tests.bench.parts import cpu, crowd, fleet, handshakes, memory, simulation, starts
 from tests.bench.plan import Plan
 from tests.bench.report import Finding
 
 Part = Callable[[Plan], Iterator[Finding]]
 
 PARTS: Mapping[str, Part] = {
-    "handshakes": handshakes.measure,
+    handshakes.PART: handshakes.measure,
+    cpu.PART: cpu.measure,
+    crowd.PART: crowd.measure,
+    crowd.HANGING: crowd.measure_hanging,
+    starts.PART: starts.measure,
+    starts.CACHED: starts.measure_cached,
+    memory.PART: memory.measure,
+    simulation.PART: simulation.measure,
+    fleet.PART: fleet.measure,
 }
