@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from tests.lab.bundles import trust_file
 from tests.lab.certificates import Issued
@@ -41,6 +41,7 @@ class Proxy:
         confdir: Path | None = None,
         python: Path | str = sys.executable,
         environment: Mapping[str, str] | None = None,
+        program: Literal["mitmdump", "mitmweb"] = "mitmdump",
     ) -> None:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -53,7 +54,7 @@ class Proxy:
             if trust:
                 roots = trust_file(folder / "roots.pem", *trust)
                 settings["ssl_verify_upstream_trusted_ca"] = roots
-            command: list[str | Path] = [Path(python).parent / "mitmdump"]
+            command: list[str | Path] = [Path(python).parent / program]
             if listen:
                 command += ["--listen-host", host, "--listen-port", "0", "--mode", mode]
             for name, value in (settings | dict(options or {})).items():
