@@ -106,7 +106,7 @@ def test_tlsconfig_that_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
             context.options.aia_cache = "memory"
             ours, tlsconfig = context.master.addons.get("aia"), TlsConfig()
             seen: list[object] = []
-            monkeypatch.setattr(ours._turn, "_after", seen.append)
+            monkeypatch.setattr(ours._turns[0], "_after", seen.append)
             context.master.addons.add(tlsconfig)
             call(tlsconfig)
             assert seen == []
