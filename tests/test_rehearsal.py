@@ -75,7 +75,8 @@ def test_no_answer_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     root = authority("Root")
     monkeypatch.setattr("mitmproxy_aia.rehearsal._CIPHER_CODE", b"\x00\x00")
     chain, fault = rehearse(trusting(root), certificates(root.issue()), 2)
-    assert (chain, fault) == ([], Fault.of(errors.UNSPECIFIED, 0))
+    text = f"{openssl.error_text(errors.UNSPECIFIED)} (unknown cipher returned)"
+    assert (chain, fault) == ([], Fault(errors.UNSPECIFIED, 0, text))
 
 
 def test_callback_that_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,12 +132,14 @@ def test_large_chain() -> None:
 
 
 def test_more_than_libssl_takes() -> None:
-    """Chains of 100 KiB and more are refused in a handshake (SSL_CTX_set_max_cert_list(3))."""
+    """Chains of 100 KiB and more are refused in a handshake (SSL_CTX_set_max_cert_list(3)), and
+    that is what is said of them."""
     root = authority("Root")
     name = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.1"), bytes(110_000))
     large = root.issue("CA", ca=True, extra=[x509.Extension(name.oid, False, name)])
     _, fault = rehearse(trusting(root), certificates(large.issue(), large), 2)
-    assert fault == Fault.of(errors.UNSPECIFIED, 1)
+    text = f"{openssl.error_text(errors.UNSPECIFIED)} (excessive message size)"
+    assert fault == Fault(errors.UNSPECIFIED, 1, text)
 
 
 def test_nothing_is_left_over() -> None:

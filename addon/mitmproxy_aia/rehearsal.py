@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from dataclasses import replace
 
 from OpenSSL import SSL, crypto
 
@@ -56,12 +57,16 @@ def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) 
     built, code, _, end = _perform(store, chain, security_level, _QUIET)
     if end in _BEYOND_THE_CHAIN and code == 0 and built:
         return built, None
-    built, code, seen, _ = _perform(store, chain, security_level, _TELLING)
+    built, code, seen, end = _perform(store, chain, security_level, _TELLING)
     # The last thing that OpenSSL says of a good chain is that its target is good.
     if seen[-1:] == [(0, 0, True)] and code == 0 and built:
         return built, None
     depth = next((depth for depth, found, _ in seen if found), len(chain) - 1)
-    return built, Fault.of(code or errors.UNSPECIFIED, depth)
+    fault = Fault.of(code or errors.UNSPECIFIED, depth)
+    if not seen:
+        # It did not come to the chain, which may be too large to be taken at all.
+        fault = replace(fault, text=f"{fault.text} ({end or 'no certificate was looked at'})")
+    return built, fault
 
 
 def objections(
