@@ -631,6 +631,21 @@ def longest_stretch(
     return max(stretches)
 
 
+def test_computing_is_limited(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each signature check took a tenth of a second, there would be some ten of them; and
+    then nobody is asked any more."""
+    verifier, shelf = verifier_for(root), Shelf(fetched=exploding(2))
+    monkeypatch.setattr(time, "thread_time", lambda: verifier.signatures / 10)
+    completion = Completion(certificates(*exploding(14)), verifier, [shelf])
+    completion.complete_at_once()
+    before = verifier.signatures
+    outcome = asyncio.run(completion.complete())
+    assert 10 <= verifier.signatures - before <= 12
+    assert outcome.notes == ("given up after 1 s of computing",)
+    assert shelf.asked == []
+    assert outcome.fault is not None
+
+
 @pytest.mark.parametrize("case", ["strangers", "twins", "trusted", "line", "duplicates"])
 def test_the_event_loop_gets_its_turn(
     root: Issued, case: str, monkeypatch: pytest.MonkeyPatch

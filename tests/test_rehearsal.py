@@ -117,6 +117,30 @@ def test_a_good_chain_is_asked_for_once(key: Any, monkeypatch: pytest.MonkeyPatc
     assert len(asked) == 1
 
 
+@pytest.fixture(params=["quick", "told"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libssl's word is taken at once, or it is asked with each step told."""
+    if request.param == "told":
+        monkeypatch.setattr("mitmproxy_aia.rehearsal._BEYOND_THE_CHAIN", ())
+
+
+@pytest.mark.usefixtures("either_way")
+def test_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor without the chain that was verified: nobody could say what is good."""
+    root = authority("Root")
+    monkeypatch.setattr(SSL.Connection, "get_verified_chain", lambda _: None)
+    assert rehearse(trusting(root), certificates(root.issue()), 2)[1] is not None
+
+
+@pytest.mark.usefixtures("either_way")
+def test_result_that_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor with an error as the result, whatever was said on the way to it."""
+    root = authority("Root")
+    monkeypatch.setattr(openssl, "verify_result", lambda _: errors.CERT_REJECTED)
+    _, fault = rehearse(trusting(root), certificates(root.issue()), 2)
+    assert fault == Fault.of(errors.CERT_REJECTED, 0)
+
+
 def test_large_chain() -> None:
     """More than a TLS record holds: 40 KB of certificates that the path does not need."""
     root = authority("Root")

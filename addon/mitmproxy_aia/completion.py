@@ -103,6 +103,7 @@ class Completion:
         self._notes: dict[str, None] = {}
         self._asking: dict[Certificate, AsyncGenerator[Attempt, None]] = {}
         self._asked: set[Certificate] = set()
+        self._computed = 0.0
 
     def complete_at_once(self) -> Outcome:
         """Tries what is known locally, without waiting for anything."""
@@ -139,7 +140,7 @@ class Completion:
 
     async def _ask_for_issuers(self, budget: Budget) -> None:
         await self._work_gently()
-        while not self._search.verified and (certificate := self._next_to_ask(budget)) is not None:
+        while not self._done and (certificate := self._next_to_ask(budget)) is not None:
             attempt = await self._ask(certificate, budget)
             # There may be many with nothing to say, and that takes no waiting.
             await asyncio.sleep(0)
@@ -159,11 +160,20 @@ class Completion:
         yield from self._search.run()
 
     async def _work_gently(self) -> None:
-        slice_ends = time.thread_time() + self._limits.slice
+        began = time.thread_time()
         for _ in self._work():
-            if time.thread_time() >= slice_ends:
+            if (spent := time.thread_time() - began) >= self._limits.slice:
+                self._computed += spent
+                if self._computed >= self._limits.computing:
+                    self._note(f"given up after {self._limits.computing:g} s of computing")
+                    return
                 await asyncio.sleep(0)
-                slice_ends = time.thread_time() + self._limits.slice
+                began = time.thread_time()
+        self._computed += time.thread_time() - began
+
+    @property
+    def _done(self) -> bool:
+        return bool(self._search.verified) or self._computed >= self._limits.computing
 
     def _add(self, found: Found, nesting: int) -> None:
         certificate = found.certificate

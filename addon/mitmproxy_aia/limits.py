@@ -24,5 +24,7 @@ class Limits:
     """Steps taken to enumerate paths."""
     signatures: int = 1_000
     """Signature checks."""
+    computing: float = 1.0
+    """Seconds of CPU time for all searching together. Honest chains take some milliseconds."""
     slice: float = 0.01
     """Seconds of CPU time spent until the event loop gets its turn."""
