@@ -1,4 +1,4 @@
-"""The face to mitmproxy: hooks and log lines. No cryptography and no I/O."""
+"""The face to mitmproxy: its hooks. No cryptography and no I/O."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 from mitmproxy import addonmanager, connection, ctx, exceptions, tls
 
 from mitmproxy_aia import handshake, pausing
+from mitmproxy_aia.announcements import Announcements
 from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.check_command import CheckCommand
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.completion import Completion, Outcome
-from mitmproxy_aia.connections import (
-    address_of,
-    details_are_shown,
-    own_listeners,
-    protocol_of,
-    server_of,
-)
+from mitmproxy_aia.connections import address_of, own_listeners, protocol_of, server_of
 from mitmproxy_aia.counters import Counters
 from mitmproxy_aia.flow_annotations import Annotations
 from mitmproxy_aia.history import History
@@ -46,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 Data = TypeVar("Data", bound=tls.TlsData)
 
-ANNOUNCED = 1_000
-"""Completions that were logged at INFO, and are not again."""
 LEARNED = 10_000
 """Servers whose complete chain was looked at, and is not again for `LEARNED_FOR` seconds."""
 LEARNED_FOR = 3_600.0
@@ -74,7 +67,7 @@ class Aia:
             self._counters.counted,
         )
         self.history = History()
-        self._announced = Recent(ANNOUNCED)
+        self._announcements = Announcements()
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
@@ -218,24 +211,7 @@ class Aia:
         record = self.history.note(address, outcome, protocol=protocol, audit=audit)
         self._counters.note(outcome, audit=audit)
         self._annotations.remember(client, server, record)
-        if not outcome.verified:
-            logger.warning(
-                f"{address} sent a certificate chain that could not be completed: {outcome.reason}"
-            )
-            return
-        # Whether this server has not been completed with these certificates before.
-        what = (address, audit, *(item.certificate.fingerprint for item in outcome.found))
-        news = what not in self._announced
-        self._announced.add(what)
-        if not news and not details_are_shown():
-            return
-        where = ", ".join(f'"{item.certificate.name}" {item.place}' for item in outcome.found)
-        logger.log(
-            logging.INFO if news else logging.DEBUG,
-            f"{address} sent an incomplete chain; found {where or 'a path in what it sent'} "
-            f"in {outcome.seconds * 1000:.0f} ms"
-            + (" and let it fail all the same (aia_mode=audit)" if audit else ""),
-        )
+        self._announcements.tell(address, outcome, audit=audit)
 
 
 def only_one(script: str) -> list[Aia]:
