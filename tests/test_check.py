@@ -1,6 +1,7 @@
 """`mitmproxy-aia check` against real servers: the verdict, what is missing and where it is."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -182,6 +183,63 @@ def _saved(path: Path, issued: Issued) -> Path:
     return path
 
 
+def test_led_astray(world: World, check: InspectionCli) -> None:
+    """root -> CA -> leaf is presented, but a CA of the same key from an unknown root stands before
+    it: nothing is missing, and yet OpenSSL fails."""
+    good = world.authority()
+    stranger = authority("Stranger").issue(good.certificate.subject, ca=True, key=good)
+    with TlsServer(good.issue(), stranger, good) as server:
+        one = check(at(server))
+        two = check(at(server), at(server, "localhost"), "--jobs", "1")
+    assert one.status == two.status == 1
+    assert "also what leads astray" in " ".join(one.out.split())
+    assert f"Needless    CN={good.name} (sent, and not used)" in one.out
+    assert "FORGOTTEN" not in one.out
+    assert "The server sent all that is needed" in two.out
+
+
+def test_purpose(world: World, check: InspectionCli) -> None:
+    """A leaf that is for clients only, with a whole chain: no other path could cure that."""
+    with TlsServer(world.root.issue(extended_key_usage=["clientAuth"])) as server:
+        result = check(at(server))
+    assert result.status == 2
+    assert re.search("As sent     .*certificate purpose\n", result.out)
+    assert "trusted    ◆" in result.out
+
+
+def test_path_that_is_refused(world: World, check: InspectionCli) -> None:
+    """root -> upper (pathlen:0) -> lower -> leaf: all is there, and OpenSSL says why not."""
+    upper = world.authority(path_length=0)
+    lower = world.authority(upper)
+    with TlsServer(lower.issue(), lower, upper) as server:
+        result = check(at(server))
+    assert result.status == 2
+    assert "Completed   path length constraint exceeded\n" in result.out
+    assert "unreached  ✗ CN=Lab Root" in result.out
+
+
+def test_limits_are_told(world: World, check: InspectionCli) -> None:
+    """Eight intermediates, of which each has to be downloaded for the next."""
+    issuer = world.root
+    for _ in range(8):
+        aia = [] if issuer is world.root else [world.published(issuer)]
+        issuer = world.authority(issuer, aia=aia)
+    with TlsServer(issuer.issue(aia=[world.published(issuer)])) as server:
+        result = check(at(server))
+    assert result.status == 2
+    assert "nothing was asked beyond 6 downloads in a row" in result.out
+
+
+def test_names_that_cannot_be_read(
+    world: World, check: InspectionCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A huge certificate is not parsed to tell its names."""
+    monkeypatch.setattr("mitmproxy_aia.certificates.MAX_READABLE", 100)
+    with TlsServer(world.root.issue(hosts=["a.example"])) as server:
+        text = " ".join(check(at(server)).out.split())
+    assert "the certificate is for names that cannot be read" in text
+
+
 def test_fullchain(world: World, check: InspectionCli, tmp_path: Path) -> None:
     """What is written satisfies a client that knows nothing but the root."""
     intermediate = world.authority()
@@ -338,6 +396,8 @@ def test_deny(world: World, check: InspectionCli) -> None:
         result = check(at(server), "--deny", "127.0.0.1")
     assert result.status == 2
     assert "is denied (--deny)" in " ".join(result.out.split())
+    with TlsServer(intermediate.issue(aia=[world.published(intermediate)])) as server:
+        assert "is denied (--deny)" in check.one(at(server), "--deny", "127.0.0.1")["reason"]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,16 @@ def test_errors(own_world: World) -> None:
     check(own_world, f"127.0.0.1:{port}", f"127.0.0.1:{port} NOT CHECKED: .*takes no connections")
 
 
+def test_options_are_called_as_in_the_proxy(own_world: World) -> None:
+    """Who reads the event log sets aia_deny, and no flag of a command line."""
+    leaf, _, _ = incomplete(own_world)
+    assert order(own_world, "aia_deny=127.0.0.1").status == 200
+    with TlsServer(leaf) as server:
+        log = check(own_world, f"127.0.0.1:{server.port}", r"BROKEN: .*is denied \(aia_deny\)")
+    assert order(own_world, "aia_deny").status == 200
+    assert "--deny" not in log
+
+
 def test_others_do_not_wait(own_world: World) -> None:
     """Neither for a server that is silent nor for a caIssuers server that is."""
     intermediate = own_world.authority()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from OpenSSL import crypto
 
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate, read_certificates
@@ -167,6 +168,19 @@ def test_at_with_a_download(world: World, verify: InspectionCli) -> None:
     del intermediate
 
 
+def test_at_with_several_downloads(world: World, verify: InspectionCli) -> None:
+    """root -> [upper] -> [lower] -> leaf: each step of the way up is judged at that time, too."""
+    root = authority("Old Root", valid=PERIOD)
+    upper = root.issue("Old upper CA", ca=True, valid=PERIOD)
+    lower = upper.issue("Old lower CA", ca=True, valid=PERIOD, aia=[world.published(upper)])
+    leaf = lower.issue("old", valid=PERIOD, aia=[world.published(lower)])
+    verify.trust = [root]
+    file = saved(verify.folder, leaf.pem)
+    result = verify(file, "--allow", "127.0.0.1", "--at", THEN.isoformat())
+    assert result.status == 1
+    assert result.out.count("FORGOTTEN") == 2
+
+
 @pytest.mark.parametrize("where", ["cache", "intermediates"])
 def test_at_with_what_is_known(world: World, verify: InspectionCli, where: str) -> None:
     """Cache and files offer what was valid at that time, though it has expired."""
@@ -257,6 +271,21 @@ def test_many_files(world: World, verify: InspectionCli) -> None:
     assert "is not a certificate" in results[1]["problem"]
     assert results[2]["name"] == str(missing)
     assert "cannot be read (No such file or directory)" in results[2]["problem"]
+
+
+def test_what_openssl_cannot_read(
+    world: World, verify: InspectionCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no verdict, and does not end the command."""
+
+    def to_openssl(certificate: Certificate) -> crypto.X509:
+        raise crypto.Error
+
+    file = saved(verify.folder, world.root.issue().pem)
+    monkeypatch.setattr("mitmproxy_aia.openssl.to_openssl", to_openssl)
+    result = verify(file)
+    assert result.status == 3
+    assert "holds a certificate that OpenSSL cannot read" in result.out
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2024-13-01", ""])

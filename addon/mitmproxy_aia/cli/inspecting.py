@@ -66,7 +66,7 @@ def _flag(text: str) -> str:
 def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace) -> int:
     """Shows the results, writes what is to be written, and returns the exit status."""
     if options.json:
-        print(as_json(results))
+        print(in_flags(as_json(results)))
         _write_full_chain(results, options)
     elif len(results) == 1 or options.verbose:
         for position, result in enumerate(results):
@@ -81,9 +81,16 @@ def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace)
     return int(max((result.verdict for result in results), default=Verdict.UNREACHABLE))
 
 
+def in_flags(text: str) -> str:
+    """What is said of the proxy's options, in the words of the command line."""
+    for option in "allow", "deny":
+        text = text.replace(f"(aia_{option})", f"(--{option})")
+    return text
+
+
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
-        print(line)
+        print(in_flags(line))
 
 
 def _write_full_chain(results: Sequence[Result], options: argparse.Namespace) -> bool:

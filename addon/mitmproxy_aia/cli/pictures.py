@@ -25,7 +25,14 @@ from mitmproxy_aia.cli.terminal import (
     table,
 )
 from mitmproxy_aia.drawing import Row, State
-from mitmproxy_aia.inspection.results import NAME_FAULTS, Inspection, Result, Verdict, names_of
+from mitmproxy_aia.inspection.results import (
+    NAME_FAULTS,
+    Inspection,
+    Link,
+    Result,
+    Verdict,
+    names_of,
+)
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.remedies import remedies
 
@@ -138,7 +145,7 @@ def picture(result: Result, trusted: str, stream: TextIO) -> Iterator[str]:
         yield from pen.fact("Problem", result.problem, RED)
         return
     if result.link is not None:
-        yield from pen.fact("Connected", _connection(result))
+        yield from pen.fact("Connected", _connection(result.name, result.link))
     yield from _verdicts(result.inspection, pen)
     yield ""
     yield from _path(result.inspection, pen)
@@ -146,15 +153,12 @@ def picture(result: Result, trusted: str, stream: TextIO) -> Iterator[str]:
     yield from pen.fact("Trust", trusted, DIM)
 
 
-def _connection(result: Result) -> str:
-    link = result.link
-    if link is None:
-        return ""
+def _connection(name: str, link: Link) -> str:
     address = f"[{link.address}]" if ":" in link.address else link.address
     text = f"{address}:{link.port}, {link.tls}"
     if link.starttls:
         text += f" after STARTTLS ({link.starttls})"
-    if not result.name.startswith(f"{link.name}:"):
+    if not name.startswith(f"{link.name}:"):
         text += f", asked for {link.name}"
     return f"{text}; {link.note}" if link.note else text
 
@@ -177,16 +181,9 @@ def _verdicts(inspection: Inspection, pen: Pen) -> Iterator[str]:
         return
     yield from pen.fact("Completed", outcome.fault.text if outcome.fault else "no path", RED)
     for position, attempt in enumerate(dict.fromkeys(map(str, outcome.attempts))):
-        yield from pen.fact("" if position else "Tried", in_flags(attempt))
+        yield from pen.fact("" if position else "Tried", attempt)
     for note in outcome.notes:
         yield from pen.fact("", note)
-
-
-def in_flags(text: str) -> str:
-    """What is said of options, in the words of the command line."""
-    for option in "allow", "deny":
-        text = text.replace(f"(aia_{option})", f"(--{option})")
-    return text
 
 
 def _fault(fault: Fault, inspection: Inspection) -> str:

@@ -118,8 +118,6 @@ def _why(failure: OSError | None, addresses: list[str], port: int) -> str:
         where += f" and {len(addresses) - 1} more"
     if isinstance(failure, ConnectionRefusedError):
         return f"{where} takes no connections; is that the right port, and is the server running?"
-    if isinstance(failure, TimeoutError):
-        return f"{where} gave no answer; is a firewall in the way?"
     number = failure.errno if failure else None
     # Not the error's own text: asyncio puts the address into it once more.
     return f"{where} cannot be connected to ({os.strerror(number) if number else failure})"

@@ -125,7 +125,7 @@ def names_of(leaf: Certificate) -> list[str]:
     """The names and addresses that `leaf` is for, safe to print, with a word for those that are
     too many."""
     if not leaf.extensions_readable:
-        return []
+        return ["names that cannot be read"]
     try:
         extension = leaf.x509.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
