@@ -23,6 +23,7 @@ from mitmproxy import ctx, http
 from mitmproxy.addons.tlsconfig import TlsConfig
 
 import mitmproxy_aia.addon
+import mitmproxy_aia.announcements
 from mitmproxy_aia import completion, handshake, search, tiers, verification
 from mitmproxy_aia.sources import aia, download, files, memory, slots, sqlite, transports
 
@@ -74,8 +75,8 @@ SEAMS: dict[str, tuple[Any, str, Style]] = {
     "threads": (threading.Thread, "start", "threads"),
     "TlsConfig": (TlsConfig, "tls_start_server", "sync"),
     "layer": (handshake, "tls_layers", "layers"),
-    "log": (mitmproxy_aia.addon.logger, "log", "sync"),
-    "warning": (mitmproxy_aia.addon.logger, "warning", "sync"),
+    "log": (mitmproxy_aia.announcements.logger, "log", "sync"),
+    "warning": (mitmproxy_aia.announcements.logger, "warning", "sync"),
 }
 _OURS = "ca.fault.test"
 
