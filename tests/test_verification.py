@@ -3,6 +3,7 @@ broken here once, in a path that is good in every other way."""
 
 import gc
 import ipaddress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, authority
+from tests.test_trust_settings import with_trust_setting
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 
@@ -290,9 +292,45 @@ def test_nothing_is_left_in_the_error_queue(root: Issued) -> None:
     twin = root.issue("CA", ca=True, subject_key_identifier=False)
     leaf = root.issue("CA", ca=True, subject_key_identifier=False).issue()
     weak = root.issue("CA", ca=True, digest="sha1")
-    for candidates in [leaf], [leaf, twin], [weak.issue(), weak], [root.issue(expired=True)]:
+    forged = root.issue(signed_by=authority("Root"))
+    for candidates in (
+        *([leaf], [leaf, twin], [weak.issue(), weak], [root.issue(expired=True)]),
+        *([forged], [leaf, root.issue("CA", ca=True, signed_by=leaf)]),
+    ):
         assert verifier_for(root).judge(path(*candidates)).verified is None
         assert _lib.ERR_peek_error() == 0
+
+
+def test_rejected_by_its_owner(root: Issued) -> None:
+    """A CA that the owner of the trust store wants to know nothing of, presented or trusted."""
+    rejected = root.issue("Rejected", ca=True)
+    lower = rejected.issue("Lower", ca=True)
+    leaf = lower.issue()
+    identity = Certificate(rejected.der).identity
+    for trusted in [root], [root, rejected]:
+        context = context_with(*trusted)
+        store = store_of(context)  # which is the context's
+        verifier = Verifier(store, rejected=frozenset({identity}))
+        for candidates in [leaf, lower, rejected], [leaf, lower]:
+            verdict = verifier.judge(path(*candidates))
+            assert verdict.verified is None
+        assert Verifier(store).judge(path(leaf, lower, rejected)).fault is None
+    assert verdict.fault == Fault.of(errors.CERT_REJECTED, 2)
+
+
+def test_rejected_in_the_trust_store(root: Issued, tmp_path: Path) -> None:
+    """As it stands in a trust file (openssl-x509(1), -addreject), and another certificate of it is
+    presented: OpenSSL would have met the one in the trust store first."""
+    rejected = root.issue("Rejected", ca=True)
+    lower = rejected.issue("Lower", ca=True)
+    other = root.issue("Rejected", ca=True, key=rejected)
+    trust = tmp_path / "trust.pem"
+    for setting, code in ("-addreject", errors.CERT_REJECTED), ("-addtrust", 0):
+        trust.write_bytes(root.pem + with_trust_setting(rejected, setting, tmp_path))
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.load_verify_locations(str(trust))
+        fault = Verifier(store_of(context)).judge(path(lower.issue(), lower, other)).fault
+        assert (fault.code if fault else 0) == code, setting
 
 
 def test_verifier_keeps_its_connection_alive(root: Issued) -> None:
