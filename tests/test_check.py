@@ -439,6 +439,7 @@ def test_many(world: World, check: InspectionCli) -> None:
     lines = result.out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["VERDICT", "INCOMPLETE", "complete"]
     assert f"forgot CN={intermediate.name[:10]}" in lines[1]
+    assert "memory" not in result.out  # nobody but us knows of that
     assert lines[-1] == "2 servers: 1 complete, 1 incomplete"
     assert result.status == status == 1
     assert [each["verdict"] for each in results] == ["complete", "incomplete"]
