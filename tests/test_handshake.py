@@ -245,6 +245,23 @@ def test_learns_nothing_from_a_refused_server(root: Issued, tls_max: int) -> Non
     assert (wire.learned, wire.complete) == ([], 0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_exception_after_a_good_verdict(
+    root: Issued, known: bool, monkeypatch: pytest.MonkeyPatch, tls_max: int
+) -> None:
+    """The chain was verified, and then something goes wrong: the server is refused."""
+    ca = root.issue("CA", ca=True)
+
+    def confirmed(*_: object) -> Outcome:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr("mitmproxy_aia.handshake._Handshake.confirmed", confirmed)
+    shelf = Shelf(known=[ca]) if known else Shelf(fetched=[ca])
+    wire = Wire(root, [ca.issue()], [shelf], tls_max=tls_max).run()
+    assert not wire.established
+    assert wire.error == MISSING
+
+
 def test_learns_nothing_that_cannot_be_read(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
     """The handshake is none of its business."""
     ca = root.issue("CA", ca=True)
