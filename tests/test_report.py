@@ -14,15 +14,17 @@ from typing import Any
 
 import jsonschema
 import pytest
-from mitmproxy import exceptions
+from mitmproxy import exceptions, types
 from mitmproxy.test import taddons
 
 import mitmproxy_aia.report
 from mitmproxy_aia import Aia, cli
 from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.cli import reporting as command_line
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.history import History
 from mitmproxy_aia.report import as_json
+from mitmproxy_aia.report_files import ReportFiles
 from mitmproxy_aia.sources import Found
 from tests.cache_cli import Result
 from tests.conftest import World
@@ -368,6 +370,31 @@ def test_a_file_that_is_not_there(tmp_path: Path, report: Report) -> None:
         f"mitmproxy-aia: cannot read {tmp_path}/none.json (No such file or directory)\n"
     )
     assert report("--fail-on", "never", tmp_path / "none.json").status == 3
+
+
+def test_a_report_that_is_too_large(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not read into memory to find that out."""
+    monkeypatch.setattr(command_line, "MAX_REPORT", 2**20)
+    path = tmp_path / "report.json"
+    path.write_bytes(bytes(2**20 + 1))
+    result = report(path)
+    assert (result.status, result.err) == (3, f"mitmproxy-aia: {path} is larger than 1 MiB\n")
+
+
+def test_a_report_without_a_number_that_it_can_do_without(tmp_path: Path, report: Report) -> None:
+    """The servers are what counts."""
+    path = written(tmp_path, "incomplete")
+    content = json.loads(path.read_text()) | {"complete_handshakes": "many"}
+    path.write_text(json.dumps(content))
+    assert report(path).out.endswith("1 server with a fault: 1 incomplete\n")
+
+
+def test_the_command_without_a_name() -> None:
+    """mitmproxy passes on an empty argument."""
+    with pytest.raises(exceptions.CommandError, match="takes the name of a file"):
+        ReportFiles(History()).report(types.Path(""))
 
 
 def test_a_full_history_is_told(schema: Any) -> None:
