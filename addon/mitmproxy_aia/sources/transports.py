@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import logging
 import ssl
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,11 @@ from mitmproxy_aia.trust import Trust
 
 # Ten lines for each request are no help to someone who debugs his own traffic.
 logging.getLogger("httpcore").setLevel(logging.INFO)
+
+# httpcore looks for it several times with each request, and to look in vain through all folders
+# of sys.path takes as long as half a download. A None here is how to say that it is not there.
+if importlib.util.find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment] # see the import system's reference
 
 _MOST_KEPT = 16
 """TLS contexts for https:// proxies that are kept. There is one, unless options change."""
