@@ -115,3 +115,10 @@ def _run(folder: Path, configuration: list[str], listening: list[socket.socket])
     ) as process:
         process.wait_for("using inherited sockets")
         yield
+
+
+def free_port() -> int:
+    """One that nobody listens on now, for a program that takes no socket of ours."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port: int = unused.getsockname()[1]
+        return port

@@ -45,11 +45,12 @@ class World:
         return self.root.issue(f"Intermediate {next(self._numbers)}", ca=True)
 
     def pair(self, issuer: Issued, url: str) -> tuple[str, str]:
-        """The URLs of two new servers with the same leaf, whose caIssuers URL is `url`: the first
+        """The URLs of two new servers with like leaves, whose caIssuers URL is `url`: the first
         presents it alone, the second `issuer`, too."""
         hosts = next(self._addresses), next(self._addresses)
-        leaf = issuer.issue(f"Server {hosts[0]}", hosts=hosts, aia=[url])
-        self.sites += [Site(hosts[0], leaf), Site(hosts[1], leaf, (issuer,))]
+        # Squid looks for an address in the common name only.
+        leaves = [issuer.issue(host, hosts=[host], aia=[url]) for host in hosts]
+        self.sites += [Site(hosts[0], leaves[0]), Site(hosts[1], leaves[1], (issuer,))]
         incomplete, complete = (f"https://{host}:{self.port}/" for host in hosts)
         return incomplete, complete
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from tests.bench.parts import cpu, crowd, fleet, handshakes, memory, simulation, starts
+from tests.bench.parts import (
+    beside_squid,
+    cpu,
+    crowd,
+    fleet,
+    handshakes,
+    memory,
+    simulation,
+    starts,
+)
 from tests.bench.plan import Plan
 from tests.bench.report import Finding
 
@@ -20,4 +29,5 @@ PARTS: Mapping[str, Part] = {
     memory.PART: memory.measure,
     simulation.PART: simulation.measure,
     fleet.PART: fleet.measure,
+    beside_squid.PART: beside_squid.measure,
 }
