@@ -55,24 +55,33 @@ class UdpListener:
                 self._handle(data, address)
 
 
+def udp_echo(port: int, data: bytes, *, patience: float = 10.0) -> bytes:
+    """What comes back for one datagram to a loopback port. Raises TimeoutError if nothing does for
+    `patience` seconds."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(patience)
+        client.connect(("127.0.0.1", port))
+        client.send(data)
+        return client.recv(_READ_SIZE)
+
+
 class UdpRelay:
-    """Stands in front of a server, and writes down what passes. With `cut` set nothing does."""
+    """Stands in front of a server, and writes down what passes."""
 
     def __init__(self, target_port: int) -> None:
         self.chunks: list[Chunk] = []
-        self.cut = False
         self._target = ("127.0.0.1", target_port)
-        self._client: Address | None = None
+        # For each client one port, by which the server tells them apart.
+        self._to_server: dict[Address, UdpListener] = {}
         self._to_clients = UdpListener(self._from_client)
-        self._to_server = UdpListener(self._from_server)
         self.port = self._to_clients.port
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._to_clients.close()
-        self._to_server.close()
+        for listener in self._to_clients, *self._to_server.values():
+            listener.close()
 
     def passed(
         self, direction: Direction, *, since: float = 0.0, until: float = float("inf")
@@ -85,12 +94,14 @@ class UdpRelay:
         ]
 
     def _from_client(self, data: bytes, client: Address) -> None:
-        self._client = client
-        if not self.cut:
-            self.chunks.append(Chunk(1, "to_server", data, time.monotonic()))
-            self._to_server.send(data, self._target)
+        if client not in self._to_server:
+            number = len(self._to_server) + 1
 
-    def _from_server(self, data: bytes, _: Address) -> None:
-        if self._client is not None and not self.cut:
-            self.chunks.append(Chunk(1, "to_client", data, time.monotonic()))
-            self._to_clients.send(data, self._client)
+            def from_server(data: bytes, _: Address) -> None:
+                self.chunks.append(Chunk(number, "to_client", data, time.monotonic()))
+                self._to_clients.send(data, client)
+
+            self._to_server[client] = UdpListener(from_server)
+        number_of = [*self._to_server].index(client) + 1
+        self.chunks.append(Chunk(number_of, "to_server", data, time.monotonic()))
+        self._to_server[client].send(data, self._target)
