@@ -123,6 +123,16 @@ def test_self_signed_leaf() -> None:
     assert "its own issuer" in drawing.rows[0].words
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_issuer_of_the_same_name(sent: bool) -> None:
+    """A leaf called like its issuer is not its own issuer, and nobody is told to trust it."""
+    issuer = authority("Home")
+    leaf = certificate(issuer.issue("Home"))
+    drawing = draw([leaf, *([certificate(issuer)] if sent else [])])
+    assert states(drawing) == ("sent untrusted" if sent else "sent missing")
+    assert drawing.rows[1].name == "CN=Home"
+
+
 def test_issuer_is_who_has_signed() -> None:
     """Of two with the issuer's name, the one with the right key is drawn."""
     root = authority("Root")

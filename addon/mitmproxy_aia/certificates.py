@@ -124,6 +124,20 @@ class Certificate:
         return self.subject == self.issuer
 
     @property
+    def self_signed(self) -> bool:
+        """Whether it is self-issued, and signed by its own key as far as can be told. For what is
+        told to people, and what is worth keeping: no trust comes of it."""
+        if not self.self_issued:
+            return False
+        try:
+            self.x509.verify_directly_issued_by(self.x509)
+        except InvalidSignature:
+            return False  # one key of an authority certifies its next one
+        except (UnsupportedAlgorithm, TypeError, ValueError):
+            pass
+        return True
+
+    @property
     def public_key(self) -> bytes:
         """The SubjectPublicKeyInfo, in DER."""
         return self.fields[5]

@@ -163,7 +163,8 @@ def _followed(presented: Sequence[Certificate], places: Places) -> list[Row]:
         return [Row(State.MISSING, "leaf", "(no certificate)", "nothing was sent")]
     known = list(dict.fromkeys([*presented, *places]))
     current, rows = presented[0], list[Row]()
-    while not current.self_issued:
+    # An issuer may have the same name: whoever makes their own certificates often calls all alike.
+    while not current.self_signed:
         rows.append(_known(current, _role(len(rows)), current in presented, places))
         known.remove(current)
         above = _issuer(current, known)

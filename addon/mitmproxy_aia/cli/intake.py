@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli.terminal import CommandError, count
@@ -102,7 +101,7 @@ def useless(certificate: Certificate, now: datetime.datetime) -> str:
         return "expired"
     if not _is_authority(certificate):
         return "no CA"
-    return "self-signed" if _is_self_signed(certificate) else ""
+    return "self-signed" if certificate.self_signed else ""
 
 
 def _is_authority(certificate: Certificate) -> bool:
@@ -118,15 +117,3 @@ def _is_authority(certificate: Certificate) -> bool:
         return extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     except x509.ExtensionNotFound:
         return certificate.x509.version is x509.Version.v1
-
-
-def _is_self_signed(certificate: Certificate) -> bool:
-    if not certificate.self_issued:
-        return False
-    try:
-        certificate.x509.verify_directly_issued_by(certificate.x509)
-    except InvalidSignature:
-        return False  # one key of an authority certifies its next one
-    except (UnsupportedAlgorithm, ValueError, TypeError):
-        pass
-    return True
