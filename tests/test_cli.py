@@ -154,6 +154,33 @@ def test_a_full_disk_behind_stdout() -> None:
     assert result.stderr == ("mitmproxy-aia: cannot write the output (No space left on device)\n")
 
 
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_no_verdict_on_a_full_disk(command: str, tmp_path: Path) -> None:
+    """Where the exit status is a verdict, that is none: 1 would be an incomplete chain."""
+    path = tmp_path / "input"
+    path.write_bytes(authority().pem if command == "verify" else b'{"version": 1, "servers": []}')
+    with open("/dev/full", "w") as full:
+        result = run(command, str(path), stdout=full.fileno())
+    assert result.returncode == 3
+    assert "cannot write the output" in result.stderr
+
+
+def test_no_verdict_from_a_fault_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is an exception that nobody has foreseen."""
+
+    def draw(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    path = tmp_path / "chain.pem"
+    path.write_bytes(authority().pem)
+    monkeypatch.setattr("mitmproxy_aia.cli.pictures.picture", draw)
+    with pytest.raises(SystemExit, match=r"^3$"):
+        cli.main(["verify", str(path)])
+    assert capsys.readouterr().err.endswith("RuntimeError: a fault of ours\n")
+
+
 def test_closed_streams(tmp_path: Path) -> None:
     """Whoever starts us without stdin, stdout or stderr gets the exit status all the same."""
     path = tmp_path / "ca.pem"

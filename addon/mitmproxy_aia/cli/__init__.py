@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # commands have words for all others
         complain(f"cannot write the output ({error.strerror})")
         _let_go_of_output()
-        status = 1
+        status = _failed(options)
+    except Exception:
+        # A fault of ours. Python's own status for it is that of an incomplete chain.
+        traceback.print_exc()
+        status = _failed(options)
     if status:
         sys.exit(status)
 
@@ -106,8 +111,13 @@ def _run(options: argparse.Namespace) -> int:
         status: int = options.run(options)
     except (CommandError, CacheError) as error:
         complain(str(error))
-        return int(getattr(options, "failed", 1))
+        return _failed(options)
     return status
+
+
+def _failed(options: argparse.Namespace) -> int:
+    """The exit status of a command that cannot do what it was told."""
+    return int(getattr(options, "failed", 1))
 
 
 def _path(options: argparse.Namespace) -> int:
