@@ -273,6 +273,15 @@ def test_many_files(world: World, verify: InspectionCli) -> None:
     assert "cannot be read (No such file or directory)" in results[2]["problem"]
 
 
+def test_an_empty_folder(verify: InspectionCli) -> None:
+    """Is no table of nothing."""
+    folder = verify.folder / "empty"
+    folder.mkdir()
+    result = verify(folder)
+    assert (result.status, result.out) == (3, "")
+    assert f"there is no file in {folder}" in result.err
+
+
 def test_what_openssl_cannot_read(
     world: World, verify: InspectionCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +297,7 @@ def test_what_openssl_cannot_read(
     assert "holds a certificate that OpenSSL cannot read" in result.out
 
 
-@pytest.mark.parametrize("time", ["yesterday", "2024-13-01", ""])
+@pytest.mark.parametrize("time", ["yesterday", "2024-13-01", "", "0001-01-01T00:00:00+14:00"])
 def test_bad_times(verify: InspectionCli, time: str) -> None:
     """Exit status 3, and how a time is written."""
     result = verify("chain.pem", "--at", time)

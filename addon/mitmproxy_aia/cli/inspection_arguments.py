@@ -176,10 +176,10 @@ def _jobs(text: str) -> int:
 def _time(text: str) -> datetime.datetime:
     try:
         time = datetime.datetime.fromisoformat(text)
-    except ValueError:
+        if time.tzinfo is None:
+            return time.replace(tzinfo=datetime.UTC)
+        return time.astimezone(datetime.UTC)
+    except (ValueError, OverflowError):  # in UTC it may be before the year 1
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time such as 2024-06-01 or 2024-06-01T12:30:00Z"
         ) from None
-    if time.tzinfo is None:
-        return time.replace(tzinfo=datetime.UTC)
-    return time.astimezone(datetime.UTC)

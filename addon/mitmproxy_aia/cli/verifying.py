@@ -43,7 +43,10 @@ async def _verify(host: str, trust: Trust, options: argparse.Namespace) -> list[
             inspector = Inspector(trust, sources, limits_of(options), at=at)
         except OSError as error:
             raise CommandError(f"--trust: {error}") from error
-        return [await _inspect(inspector, source, host) for source in inputs(options.file)]
+        results = [await _inspect(inspector, source, host) for source in inputs(options.file)]
+    if not results:
+        raise CommandError(f"there is no file in {', '.join(options.file)}")
+    return results
 
 
 async def _inspect(inspector: Inspector, source: Input | CommandError, host: str) -> Result:
