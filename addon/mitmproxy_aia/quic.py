@@ -55,6 +55,9 @@ def watch(data: QuicTlsData, watcher: Watcher) -> bool:
     return False
 
 
+_BROKEN = Objection("certificate verify failed", curable=False)
+
+
 class _Handshake:
     def __init__(self, layer: ServerQuicLayer, settings: QuicTlsSettings | None) -> None:
         self._layer = layer
@@ -95,34 +98,34 @@ class _Handshake:
     def objection(self, *, finished: bool) -> Objection | None:
         done = finished or self._quic.tls.state is tls.State.CLIENT_POST_HANDSHAKE
         if done and not self._asked:
-            self._asked = True
+            self._asked, self._objection = True, _BROKEN
             self._objection = self._ask(self._quic.tls._peer_certificate_chain)
         return self._objection
 
     def _ask(self, chain: Sequence[x509.Certificate]) -> Objection | None:
         """What aioquic has against the server's certificate with `chain` above it."""
         configuration = self._quic.configuration
+        certificate = self._quic.tls._peer_certificate
         try:
-            certificate = self._quic.tls._peer_certificate
-            if certificate is None:
-                return Objection("the server has sent no certificate", curable=False)
-            tls.verify_certificate(
-                certificate=certificate,
-                chain=[*chain],
-                server_name=configuration.server_name,
-                cadata=configuration.cadata,
-                cafile=configuration.cafile,
-                capath=configuration.capath,
-            )
-        except tls.Alert as alert:
-            self._alert = alert.description
-            return Objection(str(alert), curable=is_curable(alert))
+            try:
+                tls.verify_certificate(
+                    # If there is none, it fails.
+                    certificate=cast(x509.Certificate, certificate),
+                    chain=[*chain],
+                    server_name=configuration.server_name,
+                    cadata=configuration.cadata,
+                    cafile=configuration.cafile,
+                    capath=configuration.capath,
+                )
+            except tls.Alert as alert:
+                self._alert = alert.description
+                return Objection(str(alert), curable=is_curable(alert))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
             # aioquic has no words for this: the layer would have crashed, and the client waited.
             logger.exception("verifying the certificate of a QUIC server failed")
-            return Objection("certificate verify failed", curable=False)
+            return _BROKEN
         return None
 
     def verifier(self) -> Verifier:
@@ -155,13 +158,17 @@ class _Handshake:
             yield certificate.public_bytes(Encoding.DER)
 
     def confirmed(self, outcome: Outcome) -> Outcome:
-        """Whether aioquic has nothing against the path that was found."""
-        if not outcome.verified:
-            return outcome
-        objection = self._ask([certificate.x509 for certificate in outcome.path[1:-1]])
-        if objection is None:
-            return outcome
-        fault = Fault(errors.UNSPECIFIED, 0, objection.reason)
+        """Whether aioquic has nothing against the path that was found. If there is none that is
+        good, it is refused with the words that aioquic had in the first place."""
+        fault = outcome.fault
+        if outcome.verified:
+            objection = self._ask([certificate.x509 for certificate in outcome.path[1:-1]])
+            if objection is None:
+                return outcome
+            fault = Fault(errors.UNSPECIFIED, 0, objection.reason)
+        words = self._objection.reason if self._objection else ""
+        if fault is not None and words and fault.text != words:
+            fault = replace(fault, text=f"{words}; {fault.text}")
         return replace(outcome, path=(), found=(), fault=fault)
 
     def verified_intermediates(self) -> Sequence[Certificate]:
