@@ -10,9 +10,13 @@ import pytest
 from aioquic.quic import configuration, connection
 from aioquic.quic import packet as quic_packet
 from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.hooks import DoneHook
 from mitmproxy.proxy import events, tunnel
 from mitmproxy.proxy.layers import quic as layers
+from mitmproxy.test import taddons
 
+import mitmproxy_aia.addon
+from mitmproxy_aia import Aia
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.quic_compatibility import quic_incompatibility
 from tests.test_compatibility import Patch, Without, generator, gone, other, plain
@@ -135,3 +139,17 @@ def test_changed(what: str, monkeypatch: Patch) -> None:
     # What both kinds of layers have from TunnelLayer is the others' business as well.
     if what != "a ServerQuicLayer does not call its receive_handshake_data":
         assert incompatibility() is None
+
+
+def test_quic_is_left_alone(monkeypatch: Patch, caplog: pytest.LogCaptureFixture) -> None:
+    """One WARNING, which ends nothing, and mitmproxy's hook for QUIC stays its own; that for TLS
+    is ours all the same."""
+    monkeypatch.setattr(mitmproxy_aia.addon, "quic_incompatibility", lambda: "aioquic has changed")
+    tlsconfig = TlsConfig()
+    with taddons.context(tlsconfig) as context:
+        context.master.addons.add(Aia())
+        assert "tls_start_server" in vars(tlsconfig)
+        assert "quic_start_server" not in vars(tlsconfig)
+        context.master.addons.trigger(DoneHook())
+    said = [record for record in caplog.records if "aioquic has changed" in record.getMessage()]
+    assert [record.levelname for record in said] == ["WARNING"]
