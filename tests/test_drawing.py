@@ -6,6 +6,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.drawing import MAX_ROWS, MAX_UNUSED, Drawing, draw
 from mitmproxy_aia.sources import Found
 from tests.lab import Issued, authority
+from tests.test_costs import SLOW
 
 URL = "http://ca.example/issuer.cer"
 
@@ -142,6 +143,15 @@ def test_issuer_is_who_has_signed() -> None:
     drawing = draw([leaf, certificate(old), certificate(issuer)])
     assert drawing.rows[1].certificate == certificate(issuer)
     assert drawing.unused == ("CN=Intermediate",)
+
+
+def test_no_time_is_spent_on_slow_keys() -> None:
+    """Of two with the issuer's name the first is drawn, if to tell them apart takes too long."""
+    root = authority("Root")
+    slow = root.issue("Intermediate", ca=True, key=SLOW)
+    other = root.issue("Intermediate", ca=True)
+    drawing = draw([certificate(each) for each in (slow.issue("Leaf"), other, slow)])
+    assert drawing.rows[1].certificate == certificate(other)
 
 
 def test_issuers_in_a_circle() -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mitmproxy_aia import costs
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.sources import Found
 
@@ -19,6 +20,8 @@ MAX_ROWS = 12
 """Of a path that could not be verified; a stranger decides how long it is."""
 MAX_UNUSED = 8
 """Certificates that are named as sent for nothing. The others are counted."""
+MAX_MILLISECONDS = 2.0
+"""That a signature may take to be verified, only to draw the right one of several."""
 MAX_PLACE = 500
 """Characters of a URL."""
 
@@ -183,9 +186,12 @@ def _followed(presented: Sequence[Certificate], places: Places) -> list[Row]:
 def _issuer(certificate: Certificate, known: Sequence[Certificate]) -> Certificate | None:
     """Whoever has signed `certificate`; if nobody has, one with the right name is worth showing."""
     named = [each for each in known if each.subject == certificate.issuer and each != certificate]
+    if len(named) < 2:
+        return next(iter(named), None)
     # A server may send a hundred of one name, and each signature takes its time.
-    signers = (each for each in named[:MAX_ROWS] if certificate.is_signed_by(each))
-    return next(signers, named[0] if named else None)
+    cheap = (each for each in named[:MAX_ROWS] if costs.milliseconds([each]) <= MAX_MILLISECONDS)
+    signers = (each for each in cheap if certificate.is_signed_by(each))
+    return next(signers, named[0])
 
 
 def _known(certificate: Certificate, role: str, sent: bool, places: Places) -> Row:
