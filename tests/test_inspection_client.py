@@ -13,8 +13,9 @@ from mitmproxy_aia.inspection import client
 from mitmproxy_aia.inspection.client import How, Presented, Unreachable, ask
 from mitmproxy_aia.inspection.targets import Target
 from mitmproxy_aia.trust import Trust
-from tests.lab import Issued, TlsServer
+from tests.lab import Issued, TlsServer, authority
 from tests.lab.listener import Listener
+from tests.test_costs import SLOW, line
 
 LOCALHOST = "localhost"
 
@@ -55,6 +56,16 @@ def test_addresses_one_after_the_other(root: Issued) -> None:
     assert found.chain == (Certificate(leaf.der),)
     assert (found.link.address, found.server.port) == ("127.0.0.1", server.port)
     assert found.server.here
+
+
+def test_a_chain_that_takes_too_long(root: Issued) -> None:
+    """leaf <- 28 slow ones <- unknown: OpenSSL is not asked to verify them, because `aia.check` does
+    this in the proxy's event loop."""
+    chain = line(authority("Unknown", key=SLOW), 28, key=SLOW)
+    with TlsServer(*chain) as server:
+        assert problem(server.port, ["127.0.0.1"]).startswith(
+            "presented certificates that would take too long to verify"
+        )
 
 
 def test_an_address_that_is_silent(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:

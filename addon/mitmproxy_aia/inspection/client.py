@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import openssl
+from mitmproxy_aia import costs, openssl
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.egress import Server
 from mitmproxy_aia.inspection.results import Link
@@ -136,20 +136,34 @@ async def _converse(
         dialogue, _ = PROTOCOLS[how.starttls]
         await dialogue(Wire(reader, writer), name)
     faults: dict[Fault, None] = {}
+    too_much = False
 
     def note(
         _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, good: int
     ) -> bool:
-        if not good:
-            faults[Fault.of(code, depth)] = None
+        nonlocal too_much
+        if good:
+            return True
+        if not faults:
+            # OpenSSL would now verify the rest of the chain, and inside mitmproxy all would wait.
+            shown = openssl.presented_to(connection)
+            too_much = costs.too_much([*map(Certificate, shown)])
+        faults[Fault.of(code, depth)] = None
         # It goes on, so that all is known that is wrong. Nothing is sent over this connection.
-        return True
+        return not too_much
 
     connection = SSL.Connection(context, None)
     openssl.expect_name(connection, name)
     connection.set_verify(SSL.VERIFY_PEER, note)
     connection.set_connect_state()
-    remark = await _shake_hands(connection, reader, writer)
+    try:
+        remark = await _shake_hands(connection, reader, writer)
+    except Unreachable as error:
+        if not too_much:
+            raise
+        raise Unreachable(
+            "presented certificates that would take too long to verify; mitmproxy refuses it, too"
+        ) from error
     chain = tuple(_certificates(connection.get_peer_cert_chain() or []))
     if not chain:
         raise Unreachable("presented no certificate")
