@@ -59,8 +59,8 @@ def test_addresses_one_after_the_other(root: Issued) -> None:
 
 
 def test_a_chain_that_takes_too_long(root: Issued) -> None:
-    """leaf <- 28 slow ones <- unknown: OpenSSL is not asked to verify them, because `aia.check` does
-    this in the proxy's event loop."""
+    """leaf <- 28 slow ones <- unknown: OpenSSL is not asked to verify them: in mitmproxy
+    `aia.check` would keep all others waiting."""
     chain = line(authority("Unknown", key=SLOW), 28, key=SLOW)
     with TlsServer(*chain) as server:
         assert problem(server.port, ["127.0.0.1"]).startswith(
