@@ -302,6 +302,21 @@ def test_the_table(tmp_path: Path, report: Report) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("cache", "at_hand", "words"), [("", False, "at"), ("memory", False, "at"), ("", True, "in")]
+)
+def test_where_it_is(tmp_path: Path, report: Report, cache: str, at_hand: bool, words: str) -> None:
+    """And not that the proxy had it already, which does not help whoever mends the server."""
+    outcome = incomplete()
+    [found] = outcome.found
+    found = dataclasses.replace(found, origin="x", cache=cache, at_hand=at_hand)
+    history = History()
+    history.note("a:443", dataclasses.replace(outcome, found=(found,)))
+    path = tmp_path / "report.json"
+    path.write_text(as_json(history, NOW))
+    assert f"forgot CN=Lab Intermediate {words} x\n" in report(path).out
+
+
 def test_on_a_terminal(tmp_path: Path) -> None:
     """In colour, and no wider than it is."""
     path = written(tmp_path, "incomplete", "broken")

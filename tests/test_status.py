@@ -60,7 +60,7 @@ def test_servers_and_status(fresh: World) -> None:
         [names[2], "incomplete"],
     ]
     subject = "CN=Lab Intermediate 0"
-    assert [row[2] for row in rows[1:]] == [f"{subject} in memory", f"{subject} at {url}"]
+    assert [row[2] for row in rows[1:]] == [f"{subject} at {url}", f"{subject} at {url}"]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[3]) for row in rows)
     assert rows[0][2].startswith("unable to get local issuer certificate (AIA: ")
     facts = dict(table(fresh, "aia.status")[1:])

@@ -106,7 +106,7 @@ def _row(record: Record) -> list[str]:
     verdict = "complete now" if record.verdict == "complete" else record.verdict
     missing = record.reason
     if record.path:
-        missing = ", ".join(f"{item.certificate.name} {item.place}" for item in record.found)
+        missing = ", ".join(f"{item.certificate.name} {item.home}" for item in record.found)
         missing = missing or "nothing: the path was hard to find in what it sent"
     times = record.incomplete + record.broken
     return [

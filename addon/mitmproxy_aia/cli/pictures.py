@@ -129,11 +129,7 @@ def in_short(result: Result) -> str:
         return f"until {inspection.presented[0].not_after:%Y-%m-%d}"
     if not inspection.found:
         return inspection.drawing.sentence
-    # Not that it was remembered: where it is for whoever mends the server.
-    found = (
-        f"{each.certificate.name} {f'at {each.origin}' if each.cache else each.place}"
-        for each in inspection.found
-    )
+    found = (f"{each.certificate.name} {each.home}" for each in inspection.found)
     return f"forgot {', '.join(found)}"
 
 

@@ -136,5 +136,14 @@ def _verdict(server: dict[str, Any]) -> str:
 def _detail(server: dict[str, Any]) -> str:
     if server["reason"]:
         return str(server["reason"])
-    missing = [f"{each['subject']} {each['found']}" for each in server["missing"]]
+    origins = {each["sha256"]: each["origin"] for each in server["path"]}
+    missing = [
+        f"{each['subject']} {_home(each['found'], origins.get(each['sha256']))}"
+        for each in server["missing"]
+    ]
     return f"forgot {', '.join(missing)}" if missing else "sent what leads astray"
+
+
+def _home(found: str, origin: str | None) -> str:
+    """As `sources.Found.home`: that it was remembered is of no help."""
+    return f"at {origin}" if origin and found != f"in {origin}" else found

@@ -35,6 +35,11 @@ class Found:
             return f"in {self.cache or self.origin}"
         return f"at {self.origin}"
 
+    @property
+    def home(self) -> str:
+        """The same for whoever mends a server, whom it does not help that it was remembered."""
+        return f"at {self.origin}" if self.cache else self.place
+
 
 @dataclass(frozen=True)
 class Attempt:
