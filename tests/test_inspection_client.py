@@ -58,6 +58,13 @@ def test_addresses_one_after_the_other(root: Issued) -> None:
     assert found.server.here
 
 
+def test_an_unknown_zone() -> None:
+    """Of an IPv6 address: it is no error of connecting, and has words of its own."""
+    with pytest.raises(Unreachable, match="cannot be connected to") as raised:
+        presented(443, host="fe80::1%nowhere")
+    assert "Unknown error" not in str(raised.value)
+
+
 def test_a_chain_that_takes_too_long(root: Issued) -> None:
     """leaf <- 28 slow ones <- unknown: OpenSSL is not asked to verify them: in mitmproxy
     `aia.check` would keep all others waiting."""

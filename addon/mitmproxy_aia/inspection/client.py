@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -118,9 +119,13 @@ def _why(failure: OSError | None, addresses: list[str], port: int) -> str:
         where += f" and {len(addresses) - 1} more"
     if isinstance(failure, ConnectionRefusedError):
         return f"{where} takes no connections; is that the right port, and is the server running?"
-    number = failure.errno if failure else None
-    # Not the error's own text: asyncio puts the address into it once more.
-    return f"{where} cannot be connected to ({os.strerror(number) if number else failure})"
+    reason = str(failure)
+    if isinstance(failure, socket.gaierror):  # of an address with a zone that there is not
+        reason = failure.strerror or reason
+    elif failure and failure.errno:
+        # Not the error's own text: asyncio puts the address into it once more.
+        reason = os.strerror(failure.errno)
+    return f"{where} cannot be connected to ({reason})"
 
 
 async def _converse(
