@@ -407,6 +407,8 @@ def test_deny(world: World, check: InspectionCli) -> None:
         (["a b"], "'a b' is no host name and no address"),
         (["host:99999"], "'host:99999' has no port from 1 to 65535"),
         (["a", "b", "--fullchain", "x"], "--fullchain is for one host, and there are 2"),
+        (["a", "--fullchain", "-"], "'-' is no file; for a pipe: --json | jq"),
+        (["a", "--fullchain="], "'' is no file; for a pipe: --json | jq"),
         (["a", "--from", "/no/such"], "/no/such cannot be read (No such file or directory)"),
         (["a", "--sni", "a b"], "'a b' is no host name and no address"),
         (["a", "--allow", "a b"], "--allow: 'a b' is not a host name"),

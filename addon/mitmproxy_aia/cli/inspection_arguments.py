@@ -122,7 +122,12 @@ def _add(
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--fullchain", metavar="FILE", help="write leaf and intermediates there, as PEM")
+    add(
+        "--fullchain",
+        type=_file,
+        metavar="FILE",
+        help="write leaf and intermediates there, as PEM",
+    )
     add("--trust", default="", metavar="FILE", help="trust the roots in this file, and no others")
     add(
         "--intermediates",
@@ -155,6 +160,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         )
     add("--json", action="store_true", help="for other programs")
     add("-v", "--verbose", action="store_true", help="the whole picture also of several")
+
+
+def _file(text: str) -> str:
+    # Elsewhere - is stdin, and what a script has not set is empty.
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no file; for a pipe: --json | jq -r '.results[].full_chain'"
+        )
+    return text
 
 
 def _seconds(text: str) -> float:
