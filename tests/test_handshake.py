@@ -378,6 +378,40 @@ def test_connection_put_in_place_of_ours(root: Issued) -> None:
     assert wire.established
 
 
+@pytest.mark.parametrize("verify_mode", [SSL.VERIFY_PEER, SSL.VERIFY_NONE])
+@pytest.mark.parametrize("believes", [True, False])
+def test_server_that_another_addon_judges(
+    root: Issued, tls_max: int, verify_mode: int, believes: bool
+) -> None:
+    """Its verdict counts, and nothing is learned from that: we know of no path."""
+
+    class Judged(Wire):
+        def handle(self, hook: commands.StartHook) -> None:
+            super().handle(hook)
+            if isinstance(hook, tls_layers.TlsStartServerHook):
+                self.connection.set_verify(verify_mode, lambda *_: believes)
+
+    stranger = authority("Stranger")
+    one = stranger.issue("One", ca=True)
+    two = one.issue("Two", ca=True)
+    wire = Judged(root, [two.issue(), two, one], tls_max=tls_max).run()
+    assert wire.established == (believes or verify_mode == SSL.VERIFY_NONE)
+    assert (wire.outcomes, wire.learned, wire.complete) == ([], [], 0)
+
+
+def test_judge_that_comes_too_late(root: Issued, tls_max: int) -> None:
+    """What was forgiven before another addon began to judge still needs a verdict of ours."""
+
+    class Late(Wire):
+        def begin(self, presented: Iterable[Certificate], verifier: Verifier) -> Completion:
+            self.connection.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+            return super().begin(presented, verifier)
+
+    wire = Late(root, [root.issue("CA", ca=True).issue()], tls_max=tls_max).run()
+    assert not wire.established
+    assert [outcome.verified for outcome in wire.outcomes] == [False]
+
+
 def test_unknown_layers_are_not_watched(root: Issued) -> None:
     """No layer of ours to wrap, or no connection to watch: stock behaviour."""
     wire = Wire(root, [root.issue()])

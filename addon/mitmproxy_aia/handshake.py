@@ -21,7 +21,13 @@ from mitmproxy_aia import costs, pausing
 from mitmproxy_aia.certificates import Certificate, presented
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.errors import curable
-from mitmproxy_aia.openssl import Fault, forgive, presented_to, verified_intermediates
+from mitmproxy_aia.openssl import (
+    Fault,
+    forgive,
+    is_forgiving,
+    presented_to,
+    verified_intermediates,
+)
 from mitmproxy_aia.pausing import Commands, Objection, Watcher
 from mitmproxy_aia.rejections import rejected_in
 from mitmproxy_aia.verification import Verifier
@@ -79,7 +85,8 @@ class _Handshake:
 
     @property
     def ours(self) -> bool:
-        return self._connection is self._layer.tls
+        """Nor if another addon has taken it upon itself to judge the server of our connection."""
+        return self._connection is self._layer.tls and is_forgiving(self._connection)
 
     def driven(self) -> _Handshake:
         return self

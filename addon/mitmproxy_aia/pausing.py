@@ -102,7 +102,8 @@ class Handshake(Protocol):
 
     @property
     def ours(self) -> bool:
-        """Whether the layer has the connection that is watched, and not another addon's."""
+        """Whether the layer has the connection that is watched, and not another addon's. Asked
+        when the server's first answer is there."""
 
     def driven(self) -> contextlib.AbstractContextManager[None]:
         """Entered while the layer does its next step. Only then, and so only as long as
@@ -146,11 +147,15 @@ class _Watch:
     def start(self) -> None:
         # On the instance, so that no other connection is concerned; mypy knows classes only.
         self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign] # this layer only
+        self._ours: bool | None = None
 
     def _receive_handshake_data(self, data: bytes) -> Generator[commands.Command, Any, Progress]:
         """In place of the layer's own: the same commands, but none between the objection
         and the verdict, and an error if that is not "verified"."""
-        if not self._handshake.ours:
+        if self._ours is None:
+            # Once: what was forgiven until then must not be forgotten.
+            self._ours = self._handshake.ours
+        if not self._ours:
             return (yield from self._stock(data))
         before = {name: getattr(self._layer.conn, name) for name in SET_BY_A_HANDSHAKE}
         stock = self._stock(data)
