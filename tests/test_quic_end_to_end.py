@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self, cast
 
 import pytest
 
@@ -131,6 +132,17 @@ def test_raw_quic(field: Field) -> None:
     assert field.server.handshakes == 0
 
 
+class Unreadable:
+    """In place of an `Issued`: what is no certificate, wherever it stands in the chain."""
+
+    @property
+    def certificate(self) -> Self:
+        return self
+
+    def public_bytes(self, _encoding: object) -> bytes:
+        return b"\x30\x03\x02\x01\x00"
+
+
 REFUSED: dict[str, tuple[Callable[[Field, Issued], list[Issued]], str]] = {
     "another host": (
         lambda field, ca: [ca.issue(hosts=["other.example"], aia=[field.published(ca)])],
@@ -151,6 +163,10 @@ REFUSED: dict[str, tuple[Callable[[Field, Issued], list[Issued]], str]] = {
     "self-signed": (
         lambda field, ca: [authority("Alone", hosts=["127.0.0.1"], ca=False)],
         "self-signed certificate",
+    ),
+    "unreadable": (
+        lambda field, ca: [ca.issue(), cast(Issued, Unreadable())],
+        "the handshake failed (error parsing asn1 value",
     ),
     "junk": (
         lambda field, ca: [ca.issue(aia=[field.ca.junk(field.path())])],

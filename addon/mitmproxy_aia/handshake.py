@@ -105,6 +105,9 @@ class _Handshake:
             reason += " (the server's certificates would take too long to verify)"
         return Objection(reason, _FAILED, curable=not self._too_much)
 
+    def failure(self, error: Exception) -> None:
+        """mitmproxy's layer expects what OpenSSL may raise."""
+
     def verifier(self) -> Verifier:
         rejected = rejected_in(*self._trust)
         return Verifier.for_connection(self._connection, self._security_level, rejected)

@@ -113,6 +113,10 @@ class Handshake(Protocol):
         """What speaks against the server so far. `finished`: the layer takes the handshake for
         done, so that if nothing is said now, the server is verified. Raises nothing."""
 
+    def failure(self, error: Exception) -> Objection | None:
+        """What speaks against a server on which the layer broke down with `error`. None: it is
+        not known to be about the server, so that mitmproxy is to see the error."""
+
     def verifier(self) -> Verifier:
         """What judges paths to this server."""
 
@@ -143,11 +147,11 @@ class _Watch:
         self._watcher = watcher
         self._stock = layer.receive_handshake_data
         self._undecided = True
+        self._ours: bool | None = None
 
     def start(self) -> None:
         # On the instance, so that no other connection is concerned; mypy knows classes only.
         self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign] # this layer only
-        self._ours: bool | None = None
 
     def _receive_handshake_data(self, data: bytes) -> Generator[commands.Command, Any, Progress]:
         """In place of the layer's own: the same commands, but none between the objection
@@ -163,11 +167,19 @@ class _Watch:
         result: Progress | None = None
         while result is None:
             command: commands.Command | None = None
+            failed: Objection | None = None
             with self._handshake.driven() if self._undecided else contextlib.nullcontext():
                 try:
                     command = stock.send(reply)
                 except StopIteration as end:
                     result = end.value
+                except Exception as error:
+                    failed = self._handshake.failure(error) if self._undecided else None
+                    if failed is None:
+                        raise
+            if failed is not None:
+                self._undecided = False
+                return (yield from self._refuse(failed, str(failed), before))
             if self._undecided and not (result and result[1]):
                 finished = result == (True, None) or isinstance(command, TlsEstablishedServerHook)
                 objection = self._handshake.objection(finished=finished)
@@ -176,11 +188,7 @@ class _Watch:
                     self._undecided = False
                     if failure is not None:
                         stock.close()
-                        for name, value in before.items():
-                            setattr(self._layer.conn, name, value)
-                        yield from self._handshake.refuse(objection)
-                        _seal(self._layer)
-                        return False, failure
+                        return (yield from self._refuse(objection, failure, before))
             if command is not None:
                 reply = yield command
         objection = self._handshake.objection(finished=result == (True, None))
@@ -193,6 +201,16 @@ class _Watch:
         if result == (True, None) and objection is None:
             self._tell()
         return result
+
+    def _refuse(
+        self, objection: Objection, failure: str, before: dict[str, Any]
+    ) -> Generator[commands.Command, Any, Progress]:
+        """The connection is as it was `before` the handshake, and of no use any more."""
+        for name, value in before.items():
+            setattr(self._layer.conn, name, value)
+        yield from self._handshake.refuse(objection)
+        _seal(self._layer)
+        return False, failure
 
     def _tell(self) -> None:
         """Has the complete chain learned. Whatever comes of that, the server is verified."""

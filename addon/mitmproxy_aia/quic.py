@@ -35,7 +35,7 @@ from mitmproxy.proxy.layers.quic import QuicTlsData, QuicTlsSettings, ServerQuic
 from OpenSSL import crypto
 
 from mitmproxy_aia import errors, openssl, pausing
-from mitmproxy_aia.certificates import Certificate, presented
+from mitmproxy_aia.certificates import Certificate, presented, printable
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.pausing import Commands, Objection, Watcher
@@ -102,7 +102,13 @@ class _Handshake:
             self._objection = self._ask(self._quic.tls._peer_certificate_chain)
         return self._objection
 
-    def _ask(self, chain: Sequence[x509.Certificate]) -> Objection | None:
+    def failure(self, error: Exception) -> Objection:
+        """aioquic reads what the server sends with `cryptography`, and has no words for it if
+        that cannot be read. mitmproxy would have crashed, and let the client wait."""
+        text = printable(str(error)) or type(error).__name__
+        return Objection(f"the handshake failed ({text})", curable=False)
+
+    def _ask(self, chain: Iterable[x509.Certificate]) -> Objection | None:
         """What aioquic has against the server's certificate with `chain` above it."""
         configuration = self._quic.configuration
         certificate = self._quic.tls._peer_certificate
