@@ -188,8 +188,8 @@ def wire(folder: Path, root: Issued, *chain: Issued, **more: Any) -> QuicWire:
     return QuicWire(folder, [root], [item.der for item in chain], chain[0], **more).run()
 
 
-# What a chain has to be for aioquic to read it at all: mitmproxy's layer crashes otherwise,
-# with the addon and without.
+# What a chain has to be for aioquic to read it at all: mitmproxy's layer crashes otherwise, and
+# with the addon the server is refused, see below.
 NO_DATE = {"no date to begin with", "no date to end with"}
 NOT_FOR_AIOQUIC = {"explicit curve"}
 # What an aioquic server cannot send at once.
@@ -355,9 +355,50 @@ def test_path_that_aioquic_refuses(
         real(**arguments)
 
     monkeypatch.setattr(aioquic.tls, "verify_certificate", refuse)
-    done = wire(tmp_path, root, ca.issue(), sources=[Shelf(known=[ca])])
-    assert done.verdict == f"{MISSING}; not with me"
+    shelf = Shelf(fetched=[ca])
+    done = wire(tmp_path, root, ca.issue(), sources=[shelf])
+    assert str(done.verdict).startswith(f"{MISSING}; not with me (")
     assert [outcome.verified for outcome in done.outcomes] == [False]
+    assert (len(shelf.asked), shelf.kept) == (1, [])
+
+
+def test_path_that_aioquic_takes_instead(
+    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it refuses one good path, it is asked about the next, and only that is kept."""
+    ca = root.issue("CA", ca=True)
+    twins = [root.issue("CA", ca=True, key=ca) for _ in range(2)]
+    real = aioquic.tls.verify_certificate
+    refused: list[object] = []
+
+    def refuse_the_first(**arguments: Any) -> None:
+        if arguments["chain"] and not refused:
+            refused.extend(arguments["chain"])
+            raise aioquic.tls.AlertBadCertificate("not with this one")
+        real(**arguments)
+
+    monkeypatch.setattr(aioquic.tls, "verify_certificate", refuse_the_first)
+    shelf = Shelf(fetched=twins)
+    done = wire(tmp_path, root, ca.issue(), sources=[shelf])
+    assert done.verdict is None
+    assert len(shelf.kept) == 1
+    assert shelf.kept[0].x509 not in refused
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["leaf", "above"])
+def test_certificate_that_aioquic_cannot_read(root: Issued, tmp_path: Path, position: int) -> None:
+    """mitmproxy's layer would crash, and its client wait. It is a refusal, and told."""
+    leaf = root.issue()
+    chain = [leaf.der, root.der]
+    chain[position] = b"\x30\x03\x02\x01\x00"
+    with pytest.raises(ValueError, match="error parsing asn1 value"):
+        QuicWire(tmp_path, [root], chain, leaf, stock=True).run()
+    done = QuicWire(tmp_path, [root], chain, leaf).run()
+    assert str(done.verdict).startswith("the handshake failed (error parsing asn1 value")
+    assert (done.established, done.handshakes, done.outcomes) == (False, 0, [])
+    assert done.server is not None
+    assert done.server._close_event is not None
+    assert done.server._close_event.reason_phrase == done.verdict
 
 
 def test_no_verification_wanted(root: Issued, tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ of a connection to see in UDP.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -38,9 +39,10 @@ from mitmproxy_aia import errors, openssl, pausing
 from mitmproxy_aia.certificates import Certificate, presented, printable
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.paths import Path
 from mitmproxy_aia.pausing import Commands, Objection, Watcher
 from mitmproxy_aia.rejections import rejected_in
-from mitmproxy_aia.verification import Verifier
+from mitmproxy_aia.verification import Verdict, Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,29 @@ def watch(data: QuicTlsData, watcher: Watcher) -> bool:
 
 
 _BROKEN = Objection("certificate verify failed", curable=False)
+
+
+class _Verifier(Verifier):
+    """Of each path that is good so far aioquic is asked as well, before it counts as verified:
+    `ask` is given what is between the leaf and the trust anchor, and says what is against it."""
+
+    def __init__(
+        self,
+        ask: Callable[[Iterable[x509.Certificate]], Objection | None],
+        store: crypto.X509Store,
+        **more: Any,
+    ) -> None:
+        super().__init__(store, **more)
+        self._ask = ask
+
+    def judge(self, path: Path) -> Verdict:
+        verdict = super().judge(path)
+        if verdict.verified is None:
+            return verdict
+        objection = self._ask(certificate.x509 for certificate in verdict.verified[1:-1])
+        if objection is None:
+            return verdict
+        return Verdict(None, Fault(errors.UNSPECIFIED, 0, objection.reason), growable=False)
 
 
 class _Handshake:
@@ -135,8 +160,11 @@ class _Handshake:
         return None
 
     def verifier(self) -> Verifier:
+        return self._make(functools.partial(_Verifier, self._ask))
+
+    def _make(self, verifier: Callable[..., Verifier]) -> Verifier:
         configuration = self._quic.configuration
-        return Verifier(
+        return verifier(
             self._trust_store(),
             parameters=openssl.parameters_for(configuration.server_name),
             rejected=rejected_in(configuration.cafile, configuration.capath),
@@ -164,18 +192,12 @@ class _Handshake:
             yield certificate.public_bytes(Encoding.DER)
 
     def confirmed(self, outcome: Outcome) -> Outcome:
-        """Whether aioquic has nothing against the path that was found. If there is none that is
-        good, it is refused with the words that aioquic had in the first place."""
+        """Refused with the words that aioquic had in the first place, if it is."""
         fault = outcome.fault
-        if outcome.verified:
-            objection = self._ask([certificate.x509 for certificate in outcome.path[1:-1]])
-            if objection is None:
-                return outcome
-            fault = Fault(errors.UNSPECIFIED, 0, objection.reason)
         words = self._objection.reason if self._objection else ""
         if fault is not None and words and fault.text != words:
-            fault = replace(fault, text=f"{words}; {fault.text}")
-        return replace(outcome, path=(), found=(), fault=fault)
+            return replace(outcome, fault=replace(fault, text=f"{words}; {fault.text}"))
+        return outcome
 
     def verified_intermediates(self) -> Sequence[Certificate]:
         """Of the path that aioquic, which does not tell, must have found; unless OpenSSL would
@@ -185,7 +207,7 @@ class _Handshake:
         if fault is not None:
             return ()
         path = tuple(openssl.from_openssl(certificate) for certificate in built[:-1])
-        return (self.verifier().judge(path).verified or ())[1:-1]
+        return (self._make(Verifier).judge(path).verified or ())[1:-1]
 
     def refuse(self, objection: Objection) -> Commands:
         try:
