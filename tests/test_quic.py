@@ -401,6 +401,21 @@ def test_certificate_that_aioquic_cannot_read(root: Issued, tmp_path: Path, posi
     assert done.server._close_event.reason_phrase == done.verdict
 
 
+@pytest.mark.parametrize("error", [AssertionError, asyncio.CancelledError, BaseException])
+def test_aioquic_breaks_down(
+    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Whatever it is, and with no word to it: the same."""
+
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(aioquic.tls.Context, "_check_certificate_verify_signature", broken)
+    done = wire(tmp_path, root, root.issue())
+    assert done.verdict == f"the handshake failed ({error.__name__})"
+    assert (done.established, done.handshakes) == (False, 0)
+
+
 def test_no_verification_wanted(root: Issued, tmp_path: Path) -> None:
     """Another addon that switches it off for a connection gets that, as without us."""
     leaf = authority("Stranger").issue()

@@ -105,7 +105,7 @@ class _Handshake:
             reason += " (the server's certificates would take too long to verify)"
         return Objection(reason, _FAILED, curable=not self._too_much)
 
-    def failure(self, error: Exception) -> None:
+    def failure(self, error: BaseException) -> None:
         """mitmproxy's layer expects what OpenSSL may raise."""
 
     def verifier(self) -> Verifier:

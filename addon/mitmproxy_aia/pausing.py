@@ -113,7 +113,7 @@ class Handshake(Protocol):
         """What speaks against the server so far. `finished`: the layer takes the handshake for
         done, so that if nothing is said now, the server is verified. Raises nothing."""
 
-    def failure(self, error: Exception) -> Objection | None:
+    def failure(self, error: BaseException) -> Objection | None:
         """What speaks against a server on which the layer broke down with `error`. None: it is
         not known to be about the server, so that mitmproxy is to see the error."""
 
@@ -173,7 +173,10 @@ class _Watch:
                     command = stock.send(reply)
                 except StopIteration as end:
                     result = end.value
-                except Exception as error:
+                except (GeneratorExit, KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:
+                    # A panic in `cryptography` is no Exception.
                     failed = self._handshake.failure(error) if self._undecided else None
                     if failed is None:
                         raise

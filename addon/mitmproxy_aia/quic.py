@@ -127,7 +127,7 @@ class _Handshake:
             self._objection = self._ask(self._quic.tls._peer_certificate_chain)
         return self._objection
 
-    def failure(self, error: Exception) -> Objection:
+    def failure(self, error: BaseException) -> Objection:
         """aioquic reads what the server sends with `cryptography`, and has no words for it if
         that cannot be read. mitmproxy would have crashed, and let the client wait."""
         text = printable(str(error)) or type(error).__name__
