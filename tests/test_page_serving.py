@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.page import cache_view, serving
 from mitmproxy_aia.page.cache_view import CacheView
 from mitmproxy_aia.page.serving import Page
+from mitmproxy_aia.page.site import Answer
 from mitmproxy_aia.sources.caches import MEMORY_ONLY
 from mitmproxy_aia.tiers import Tiers
 
@@ -57,6 +59,29 @@ def test_error_is_answered(
     status, text = ask("/")
     assert (status, "secret" in text) == (500, False)
     assert "the page cannot be shown" in caplog.text
+
+
+def test_one_is_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks often does not take all the threads, in which mitmproxy looks names up."""
+    drawing = threading.Semaphore(1)
+
+    def respond(*_: object) -> Answer:
+        assert drawing.acquire(blocking=False)
+        time.sleep(0.01)  # others would begin now
+        drawing.release()
+        return Answer(b"drawn")
+
+    async def main() -> list[int]:
+        aia = Aia()
+        with taddons.context(aia) as context:
+            context.configure(aia, aia_cache="memory")
+            [page] = (addon for addon in aia.addons if isinstance(addon, Page))
+            flows = [tflow.tflow(req=tutils.treq(host="mitm.aia")) for _ in range(8)]
+            await asyncio.gather(*map(page.request, flows))
+            return [flow.response.status_code for flow in flows if flow.response]
+
+    monkeypatch.setattr(serving, "respond", respond)
+    assert asyncio.run(main()) == [200] * 8
 
 
 class StuckTiers(Tiers):

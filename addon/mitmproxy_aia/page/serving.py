@@ -41,6 +41,7 @@ class Page:
         self._cache = CacheView(tiers)
         self._news = asyncio.Event()
         self._over = False
+        self._drawing = asyncio.Lock()
         history.listeners.append(self._tell)
 
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -77,8 +78,10 @@ class Page:
             await self._cache.look(self._settings().cache) if path == "/cache" else Listing("")
         )
         facts = self._facts(listing)
-        # Many servers take a while to draw, and other connections are not to wait for that.
-        return await asyncio.to_thread(respond, target, facts)
+        # Many servers take a while to draw, and other connections are not to wait for that. Nor
+        # for a free thread, to look up a name: any site can have a browser ask for this a lot.
+        async with self._drawing:
+            return await asyncio.to_thread(respond, target, facts)
 
     async def _changes(self, target: str) -> Answer:
         """Answers with the revision as soon as it is not the one after which it was asked."""
