@@ -401,6 +401,18 @@ def test_certificate_that_aioquic_cannot_read(root: Issued, tmp_path: Path, posi
     assert done.server._close_event.reason_phrase == done.verdict
 
 
+def test_host_name_that_aioquic_cannot_read(
+    root: Issued, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client may ask for what it likes: it is told what is wrong with it, and the log is not
+    filled with tracebacks."""
+    leaf = root.issue()
+    asked = QuicWire(tmp_path, [root], [leaf.der], leaf)
+    asked.conn.sni = "*.example"
+    assert asked.run().verdict == "certificate verify failed (Invalid DNS-ID.)"
+    assert (asked.established, asked.handshakes, caplog.records) == (False, 0, [])
+
+
 @pytest.mark.parametrize("error", [AssertionError, asyncio.CancelledError, BaseException])
 def test_aioquic_breaks_down(
     root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]

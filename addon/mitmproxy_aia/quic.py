@@ -130,8 +130,7 @@ class _Handshake:
     def failure(self, error: BaseException) -> Objection:
         """aioquic reads what the server sends with `cryptography`, and has no words for it if
         that cannot be read. mitmproxy would have crashed, and let the client wait."""
-        text = printable(str(error)) or type(error).__name__
-        return Objection(f"the handshake failed ({text})", curable=False)
+        return Objection(f"the handshake failed ({_text_of(error)})", curable=False)
 
     def _ask(self, chain: Iterable[x509.Certificate]) -> Objection | None:
         """What aioquic has against the server's certificate with `chain` above it."""
@@ -153,8 +152,11 @@ class _Handshake:
                 return Objection(str(alert), curable=is_curable(alert))
         except (KeyboardInterrupt, SystemExit):
             raise
+        except ValueError as error:
+            # A host name or a certificate that aioquic cannot read, and has no words for: the
+            # layer would have crashed, and the client waited.
+            return replace(_BROKEN, reason=f"{_BROKEN.reason} ({_text_of(error)})")
         except BaseException:
-            # aioquic has no words for this: the layer would have crashed, and the client waited.
             logger.exception("verifying the certificate of a QUIC server failed")
             return _BROKEN
         return None
@@ -220,6 +222,10 @@ class _Handshake:
         except BaseException:
             # The server would have found out in time, too.
             logger.exception("telling a QUIC server that it is refused failed")
+
+
+def _text_of(error: BaseException) -> str:
+    return printable(str(error)) or type(error).__name__
 
 
 def is_curable(alert: tls.Alert) -> bool:
