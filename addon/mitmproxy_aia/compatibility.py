@@ -49,7 +49,7 @@ OPENSSL = (
     *("X509_VERIFY_PARAM_set_hostflags", "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT"),
     *("X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS", "X509_STORE_CTX_set_error", "SSL_set_verify"),
     *("SSL_get_ex_data_X509_STORE_CTX_idx", "X509_STORE_CTX_get_ex_data"),
-    *("X509_VERIFY_PARAM_free", "X509_VERIFY_PARAM_new"),
+    *("X509_VERIFY_PARAM_free", "X509_VERIFY_PARAM_new", "SSL_get_verify_mode"),
 )
 """What `openssl` takes of pyOpenSSL's bindings."""
 

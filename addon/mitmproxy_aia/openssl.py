@@ -218,17 +218,16 @@ def forgive(connection: SSL.Connection, decide: Forgive) -> None:
     with each certificate, good or not.
     """
     _forgiving[connection] = weakref.WeakMethod(decide)
-    # Where pyOpenSSL keeps what holds the callback: there is nothing to hold here.
-    setattr(connection, _HELD, _on_verify)
     _lib.SSL_set_verify(connection._ssl, SSL.VERIFY_PEER, _on_verify)
 
 
 def is_forgiving(connection: SSL.Connection) -> bool:
-    """Whether that is still so: nobody has called SSL.Connection.set_verify since `forgive`."""
-    return getattr(connection, _HELD) is _on_verify
-
-
-_HELD = "_verify_helper"
+    """Whether nobody else has begun to judge since `forgive` (SSL.Connection.set_verify)."""
+    # pyOpenSSL keeps a callback in there, and first that of the context.
+    callback, stock = (
+        getattr(owner, "_verify_helper", None) for owner in (connection, connection.get_context())
+    )
+    return callback is stock and _lib.SSL_get_verify_mode(connection._ssl) == SSL.VERIFY_PEER
 
 
 _forgiving: weakref.WeakKeyDictionary[SSL.Connection, weakref.WeakMethod[Forgive]]
