@@ -85,6 +85,25 @@ def test_two_turns(order: str) -> None:
     assert (len(leaves.saw), len(stays.saw)) == (1, 2)
 
 
+def test_addon_that_wraps_and_gives_back() -> None:
+    """It puts back what it found: a hook of ours from before we were reloaded. The turn is
+    still that of the one who has it, once for each connection."""
+    tlsconfig, old, new = TlsConfig(), Witness(), Witness()
+    old.turn.take(tlsconfig)
+    found = tlsconfig.tls_start_server
+    tlsconfig.tls_start_server = lambda data: found(data)  # type: ignore[method-assign]
+    old.turn.give_back()
+    new.turn.take(tlsconfig)
+    call(tlsconfig)
+    assert (len(old.saw), len(new.saw)) == (0, 1)
+    tlsconfig.tls_start_server = found  # type: ignore[method-assign]
+    call(tlsconfig)
+    assert (len(old.saw), len(new.saw)) == (0, 2)
+    new.turn.give_back()
+    call(tlsconfig)
+    assert (len(old.saw), len(new.saw)) == (0, 2)
+
+
 def test_without_tlsconfig() -> None:
     """A mitmproxy that makes no connections: nothing to take, and nothing to give back."""
 

@@ -7,6 +7,7 @@ addon or after, and whether or not it raised an exception.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -30,27 +31,32 @@ class Turn:
         if self._give_back is not None:
             return
         before = vars(tlsconfig).get(self._hook)
-        taken = True
+        taken = _taken.setdefault(tlsconfig, {}).setdefault(self._hook, _Taken())
 
         def hook(data: Any) -> None:
-            ours = taken and getattr(data, self._fills) is None
-            if before is not None:
-                before(data)
-            else:
-                getattr(type(tlsconfig), self._hook)(tlsconfig, data)
-            if ours:
-                self._after(data)
+            outermost = not any(each is data for each in taken.under_way)
+            ours = outermost and getattr(data, self._fills) is None
+            taken.under_way.append(data)
+            try:
+                if before is not None:
+                    before(data)
+                else:
+                    getattr(type(tlsconfig), self._hook)(tlsconfig, data)
+            finally:
+                taken.under_way.pop()
+            for turn in [*taken.turns] if ours else ():
+                turn._after(data)
 
         def give_back() -> None:
-            nonlocal taken
-            taken = False
-            # If another addon has put its own in place of ours, ours is mute behind it.
+            taken.turns.remove(self)
+            # If another addon has put its own in place of ours, ours stays behind it.
             if vars(tlsconfig).get(self._hook) is hook:
                 if before is not None:
                     setattr(tlsconfig, self._hook, before)
                 else:
                     delattr(tlsconfig, self._hook)
 
+        taken.turns.append(self)
         # On the instance, where mitmproxy looks a hook up each time.
         setattr(tlsconfig, self._hook, hook)
         self._give_back = give_back
@@ -60,3 +66,15 @@ class Turn:
         if self._give_back is not None:
             self._give_back()
             self._give_back = None
+
+
+class _Taken:
+    """Who has taken a turn after one hook. Whichever of our hooks is the outermost calls them:
+    an addon that has wrapped one of a turn long given back may put just that one back."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self.under_way: list[object] = []
+
+
+_taken: weakref.WeakKeyDictionary[object, dict[str, _Taken]] = weakref.WeakKeyDictionary()
