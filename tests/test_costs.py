@@ -1,6 +1,7 @@
 """What would take OpenSSL too long is not asked, and all that is honest is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -124,3 +125,16 @@ def test_handshake_ends_at_once(root: Issued, mode: str, more: str) -> None:
     assert reply.status == 502
     text = "Certificate verify failed: unable to get local issuer certificate"
     assert reply.error_text == text + more
+
+
+def test_strangers_cost_nothing(root: Issued, tmp_path: Path) -> None:
+    """What a server sends besides its chain is not verified, and does not keep the chain from
+    being completed."""
+    issuer = root.issue("CA", ca=True)
+    (tmp_path / "ca.crt").write_bytes(issuer.der)
+    strangers = line(authority("Unknown", key=SLOW), 28, key=SLOW)
+    with (
+        TlsServer(issuer.issue(), *strangers) as server,
+        Proxy(trust=[root], options={"aia_intermediates": f"{tmp_path}"}) as proxy,
+    ):
+        assert curl(server.url(), proxy=proxy).status == 200

@@ -22,6 +22,7 @@ from mitmproxy_aia.certificates import Certificate, presented
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.errors import curable
 from mitmproxy_aia.openssl import (
+    Built,
     Fault,
     forgive,
     is_forgiving,
@@ -71,7 +72,7 @@ class _Handshake:
     def start(self) -> None:
         forgive(self._connection, self._forgives)
 
-    def _forgives(self, code: int, depth: int) -> bool:
+    def _forgives(self, code: int, depth: int, built: Built) -> bool:
         """OpenSSL found an error; the result is whether it shall go on."""
         # A renegotiation verifies again, when nobody waits to decide any more.
         # If it is not us who drive the handshake, nobody is going to decide at all.
@@ -79,7 +80,7 @@ class _Handshake:
             return False
         if not self._forgiven:
             # OpenSSL would now verify the rest of the chain, though that leads nowhere.
-            self._too_much = costs.too_much([*map(Certificate, presented_to(self._connection))])
+            self._too_much = costs.too_much(built())
         self._forgiven.append(Fault.of(code, depth))
         return not self._too_much
 

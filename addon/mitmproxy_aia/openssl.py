@@ -206,8 +206,11 @@ def options_of(context: SSL.Context) -> int:
     return int(_lib.SSL_CTX_get_options(context._context))
 
 
-Forgive = Callable[[int, int], bool]
-"""Whether OpenSSL shall go on after a verification error (its code) at a depth. Raises nothing."""
+Built = Callable[[], Sequence[Certificate]]
+"""The chain that OpenSSL has built of what was presented and what is trusted, not yet parsed."""
+Forgive = Callable[[int, int, Built], bool]
+"""Whether OpenSSL shall go on after a verification error (its code) at a depth, and so verify
+what is left of the chain. Raises nothing."""
 
 
 def forgive(connection: SSL.Connection, decide: Forgive) -> None:
@@ -244,10 +247,18 @@ def _verified(good: int, context: Any) -> int:
     method = _forgiving.get(connections.get(ssl))
     decide = method() if method is not None else None
     code = _lib.X509_STORE_CTX_get_error(context)
-    if decide is None or not decide(code, _lib.X509_STORE_CTX_get_error_depth(context)):
+    depth = _lib.X509_STORE_CTX_get_error_depth(context)
+    if decide is None or not decide(code, depth, lambda: _built(context)):
         return 0
     _lib.X509_STORE_CTX_set_error(context, _lib.X509_V_OK)
     return 1
+
+
+def _built(context: Any) -> Sequence[Certificate]:
+    return [
+        Certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+        for certificate in _chain_of(context)
+    ]
 
 
 # An exception would be a refusal.

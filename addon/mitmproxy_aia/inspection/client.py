@@ -128,6 +128,22 @@ def _why(failure: OSError | None, addresses: list[str], port: int) -> str:
     return f"{where} cannot be connected to ({reason})"
 
 
+class _Notes:
+    """What OpenSSL finds wrong with a chain."""
+
+    def __init__(self) -> None:
+        self.faults: dict[Fault, None] = {}
+        self.too_much = False
+
+    def take(self, code: int, depth: int, built: openssl.Built) -> bool:
+        if not self.faults:
+            # OpenSSL would now verify the rest of the chain, and inside mitmproxy all would wait.
+            self.too_much = costs.too_much(built())
+        self.faults[Fault.of(code, depth)] = None
+        # It goes on, so that all is known that is wrong. Nothing is sent over this connection.
+        return not self.too_much
+
+
 async def _converse(
     target: Target,
     how: How,
@@ -140,31 +156,15 @@ async def _converse(
     if how.starttls:
         dialogue, _ = PROTOCOLS[how.starttls]
         await dialogue(Wire(reader, writer), name)
-    faults: dict[Fault, None] = {}
-    too_much = False
-
-    def note(
-        _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, good: int
-    ) -> bool:
-        nonlocal too_much
-        if good:
-            return True
-        if not faults:
-            # OpenSSL would now verify the rest of the chain, and inside mitmproxy all would wait.
-            shown = openssl.presented_to(connection)
-            too_much = costs.too_much([*map(Certificate, shown)])
-        faults[Fault.of(code, depth)] = None
-        # It goes on, so that all is known that is wrong. Nothing is sent over this connection.
-        return not too_much
-
+    notes = _Notes()
     connection = SSL.Connection(context, None)
     openssl.expect_name(connection, name)
-    connection.set_verify(SSL.VERIFY_PEER, note)
+    openssl.forgive(connection, notes.take)
     connection.set_connect_state()
     try:
         remark = await _shake_hands(connection, reader, writer)
     except Unreachable as error:
-        if not too_much:
+        if not notes.too_much:
             raise
         raise Unreachable(
             "presented certificates that would take too long to verify; mitmproxy refuses it, too"
@@ -178,7 +178,7 @@ async def _converse(
     )
     server = Server(printable(name), address, peer[1], None, own[0] == peer[0])
     built = tuple(_certificates(connection.get_verified_chain() or []))
-    return Presented(chain, tuple(faults), built, connection, server, link)
+    return Presented(chain, tuple(notes.faults), built, connection, server, link)
 
 
 async def _shake_hands(

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import httpcore
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from mitmproxy_aia import openssl
 from mitmproxy_aia.certificates import Certificate, presented
@@ -91,7 +91,7 @@ class _TlsStream(httpcore.AsyncNetworkStream):
         name = proxy.host if proxy.host.isascii() else proxy.host.encode("idna").decode("ascii")
         openssl.expect_name(self._connection, name)
         self._connection.set_alpn_protos([b"http/1.1"])
-        self._connection.set_verify(SSL.VERIFY_PEER, self._verify_callback)
+        openssl.forgive(self._connection, self._forgives)
         self._connection.set_connect_state()
         done = False
         while not done:
@@ -116,17 +116,13 @@ class _TlsStream(httpcore.AsyncNetworkStream):
             raise ssl.SSLError(str(error)) from error
         return True
 
-    def _verify_callback(
-        self, _connection: SSL.Connection, _certificate: crypto.X509, code: int, depth: int, ok: int
-    ) -> bool:
-        """OpenSSL found an error (not `ok`) or none; the result is whether it shall go on."""
-        if ok:
-            return True
+    def _forgives(self, code: int, depth: int, built: openssl.Built) -> bool:
+        """OpenSSL found an error; the result is whether it shall go on."""
         # In a renegotiation nobody waits to decide any more.
         if not self._undecided or not curable(code, depth):
             self._final = error_text(code)
             return False
-        if not self._forgiven and too_much([*map(Certificate, presented_to(self._connection))]):
+        if not self._forgiven and too_much(built()):
             # OpenSSL would now verify the rest of the chain, though that leads nowhere.
             self._final = f"{error_text(code)}, and its chain would take too long to verify"
             return False
