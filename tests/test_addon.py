@@ -325,12 +325,11 @@ def test_ends_cleanly_while_a_download_hangs(root: Issued) -> None:
 def test_learns_once_from_each_server() -> None:
     """For an hour, and as long as the cache is the same one."""
     addon = Aia()
-    with taddons.context(addon) as context:
-        context.options.aia_cache = "memory"
-        ca = authority("CA")
-        intermediates = [Certificate(ca.der)]
+    intermediates = [Certificate(authority("CA").der)]
 
-        async def main() -> None:
+    async def main() -> None:
+        with taddons.context(addon) as context:
+            context.options.aia_cache = "memory"
             learn = addon._to_learn("server.example:443")
             assert learn is not None
             assert addon._to_learn("server.example:443") is not None
@@ -339,7 +338,7 @@ def test_learns_once_from_each_server() -> None:
             assert addon._to_learn("other.example:443") is not None
             addon.done()
 
-        asyncio.run(main())
+    asyncio.run(main())
 
 
 def test_recent(monkeypatch: pytest.MonkeyPatch) -> None:

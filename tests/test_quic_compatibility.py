@@ -1,5 +1,6 @@
 """A mitmproxy or aioquic that has changed in what QUIC leans on: QUIC is left to it alone."""
 
+import asyncio
 import re
 import ssl
 from collections.abc import Callable
@@ -145,11 +146,15 @@ def test_quic_is_left_alone(monkeypatch: Patch, caplog: pytest.LogCaptureFixture
     """One WARNING, which ends nothing, and mitmproxy's hook for QUIC stays its own; that for TLS
     is ours all the same."""
     monkeypatch.setattr(mitmproxy_aia.addon, "quic_incompatibility", lambda: "aioquic has changed")
-    tlsconfig = TlsConfig()
-    with taddons.context(tlsconfig) as context:
-        context.master.addons.add(Aia())
-        assert "tls_start_server" in vars(tlsconfig)
-        assert "quic_start_server" not in vars(tlsconfig)
-        context.master.addons.trigger(DoneHook())
+
+    async def main() -> None:
+        tlsconfig = TlsConfig()
+        with taddons.context(tlsconfig) as context:
+            context.master.addons.add(Aia())
+            assert "tls_start_server" in vars(tlsconfig)
+            assert "quic_start_server" not in vars(tlsconfig)
+            context.master.addons.trigger(DoneHook())
+
+    asyncio.run(main())
     said = [record for record in caplog.records if "aioquic has changed" in record.getMessage()]
     assert [record.levelname for record in said] == ["WARNING"]
