@@ -250,7 +250,7 @@ class Certificate:
             return None
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=256)
 def _read_lately(der: bytes) -> Certificate:
     return Certificate._from_der(der)
 

@@ -287,7 +287,7 @@ def _assert(result: int) -> None:
         raise RuntimeError("OpenSSL refused a verification parameter")
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=256)
 def to_openssl(certificate: Certificate) -> crypto.X509:
     """Raises crypto.Error if OpenSSL cannot parse it."""
     return crypto.load_certificate(crypto.FILETYPE_ASN1, certificate.der)
