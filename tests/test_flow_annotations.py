@@ -282,7 +282,7 @@ def test_other_flows(kind: Any, hooks: list[str]) -> None:
 
 
 def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connections that had their handshake last."""
+    """The connections that were used last."""
     monkeypatch.setattr(flow_annotations, "CONNECTIONS", 2)
     flows = [tflow.tflow() for _ in range(3)]
     part = Annotations(lambda: True)
@@ -291,6 +291,19 @@ def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.Monkey
     for each in flows:
         part.request(each)
     assert ["aia" in each.metadata for each in flows] == [False, True, True]
+
+
+def test_a_connection_in_use_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many others there have been since its handshake."""
+    monkeypatch.setattr(flow_annotations, "CONNECTIONS", 2)
+    first, *others = (tflow.tflow() for _ in range(4))
+    part = remembering(first, record())
+    for each in others:
+        part.remember(each.client_conn, each.server_conn, record())
+        again = first.copy()
+        again.server_conn = first.server_conn
+        part.request(again)
+        assert "aia" in again.metadata
 
 
 def test_what_a_stranger_says_is_bounded_and_printable() -> None:

@@ -18,9 +18,9 @@ from mitmproxy_aia.history import Record
 
 KEY = "aia"
 """In `flow.metadata`."""
-CONNECTIONS = 5_000
-"""Connections that are remembered. A flow that begins when its connection is forgotten is
-not annotated."""
+CONNECTIONS = 2_000
+"""Connections that are remembered, the last used. A flow that begins when its connection is
+forgotten is not annotated."""
 MAX_LISTED = 8
 """Certificates in a list: a flow is kept a thousand times, and a path may be long."""
 MAX_REASON = 600
@@ -135,7 +135,9 @@ class Annotations:
         if not self._remembered:
             return
         annotation = self._remembered.get(flow.server_conn.id)
-        if annotation is None and asked_for and flow.error and REFUSED in flow.error.msg:
+        if annotation is not None:
+            self._remembered.move_to_end(flow.server_conn.id)
+        elif asked_for and flow.error and REFUSED in flow.error.msg:
             annotation = self._remembered.get((_who(flow.client_conn), *asked_for))
         if annotation is None or flow.metadata.get(KEY) == annotation or not self._wanted():
             return
