@@ -127,7 +127,7 @@ def test_a_server_that_never_answers(log: Callable[[], list[str]]) -> None:
                 one.keep(FOUND)
                 assert await fetch(one, LEAF, budget()) == []
                 # As many as may be open at once; on a busy machine some are given up and made anew.
-            assert listener.connections == asked <= 2 * 8
+                assert listener.connections == asked <= 2 * 8
 
         run(test)
     (told,) = log()
