@@ -51,9 +51,11 @@ class MemorySource:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         for item in found:
             certificate = item.certificate
-            new = Entry(certificate, item.origin, now, now)
-            kept = self._kept.setdefault(certificate, new)
-            self._kept[certificate] = dataclasses.replace(kept, last_used=now)
+            kept = self._kept.get(certificate)
+            if kept is None:
+                self._kept[certificate] = Entry(certificate, item.origin, now, now)
+            elif kept.last_used != now:
+                self._kept[certificate] = dataclasses.replace(kept, last_used=now)
             self._kept.move_to_end(certificate)
             self._by_subject.setdefault(certificate.subject, {})[certificate] = None
         while len(self._kept) > self._capacity:
