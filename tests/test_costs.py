@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitmproxy_aia import costs
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.openssl import store_of, to_openssl
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, Proxy, TlsServer, authority, curl
@@ -111,6 +112,19 @@ def test_judged_without_asking_openssl() -> None:
     assert verdict.fault.text == "certificates that would take too long to verify"
     assert verifier.step(chain[1], chain[2]) == replace(verdict.fault, depth=1)
     assert verifier.signatures == 0
+
+
+def test_explained_without_looking_at_a_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key identifier says who the issuer is, and the signature is not looked at for that."""
+    root = authority(key=SLOW)
+    issuer = root.issue("CA", ca=True, key=SLOW, subject_key_identifier=False)
+    below = issuer.issue(key=SLOW, authority_key_identifier=False)
+    looked_at: list[Certificate] = []
+    monkeypatch.setattr(Certificate, "is_signed_by", lambda _, other: looked_at.append(other))
+    verifier = Verifier(store_of([to_openssl(Certificate(root.der))], partial=False))
+    outcome = Completion(read([below, issuer]), verifier, []).complete_at_once()
+    assert not outcome.verified
+    assert looked_at == []
 
 
 @pytest.mark.parametrize(("mode", "more"), [("complete", f" ({SENTENCE})"), ("audit", "")])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Protocol
 
-from mitmproxy_aia import errors
+from mitmproxy_aia import costs, errors
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
@@ -197,8 +197,11 @@ class Search:
             if path is not None and path in self._verdicts:
                 self._explain(self._verdicts[path], steps)
         elif key_match(*step) is KeyMatch.MATCH or (
-            # OpenSSL finds faults of the issuer before it looks at the signature.
-            fault.code not in _NOT_THE_ISSUER and certificate.is_signed_by(issuer)
+            # OpenSSL finds faults of the issuer before it looks at the signature. What would
+            # take too long for a verdict is not done for an explanation either.
+            fault.code not in _NOT_THE_ISSUER
+            and not costs.too_much(step)
+            and certificate.is_signed_by(issuer)
         ):
             rank = _leads_to_an_anchor(above), steps - 1, True
             self._explanations.append((rank, fault.raised_by(steps - 1)))
