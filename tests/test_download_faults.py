@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from mitmproxy_aia.sources.transports import Transports
 from tests.lab import CaIssuersServer, dead_url
 from tests.lab.listener import Listener
 from tests.test_download import why_not
@@ -96,5 +97,5 @@ def test_broken_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", fail)
+    monkeypatch.setattr(Transports, "direct", fail)
     assert why_not(dead_url()) == "broke off (ReadError)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -80,13 +80,17 @@ class _Wire:
         self._choices = choices
         self.connections: list[_Connection] = []
 
-    async def send(self, request: httpx.Request, _context: object) -> httpx.Response:
-        target = request.extensions.get("target", b"")
-        host = urlsplit(target).hostname or "" if target else request.headers["host"]
-        url, headers = request.url, request.headers
-        self.connections.append(
-            _Connection(url.host, url.port or 80, str(host), headers, target.decode("ascii"))
-        )
+    async def send(
+        self,
+        _backend: object,
+        place: tuple[str, int],
+        target: bytes,
+        said: Mapping[str, str],
+        *_: object,
+    ) -> httpx.Response:
+        headers, whole = httpx.Headers(said), b"" if target.startswith(b"/") else target
+        host = urlsplit(whole).hostname or "" if whole else headers["host"]
+        self.connections.append(_Connection(*place, str(host), headers, whole.decode("ascii")))
         if self._choices.rarely():
             raise httpx.ConnectError("refused")
         if self._choices.flag():

@@ -9,9 +9,10 @@ from __future__ import annotations
 # ruff: noqa: ASYNC109 -- the parameters are httpcore's
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Coroutine, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import httpcore
 
@@ -22,6 +23,8 @@ MAX_ANSWER = 256 * 1024
 MAX_READ = 4 * 1024
 """Bytes taken up at a time. The event loop gets its turn in between; in as many there may be
 160 answers `100 Continue`, which take 2 ms."""
+
+_T = TypeVar("_T")
 
 _opened: ContextVar[list[_BoundedStream] | None] = ContextVar("opened", default=None)
 
@@ -41,7 +44,8 @@ def closed_at_the_end() -> Iterator[None]:
 
 
 class BoundedBackend(httpcore.AsyncNetworkBackend):
-    """Makes connections that raise `DownloadError` with the first byte after `MAX_ANSWER`."""
+    """Makes connections that raise `DownloadError` with the first byte after `MAX_ANSWER`. They
+    are made to addresses: no name is looked up here."""
 
     async def connect_tcp(
         self,
@@ -51,16 +55,25 @@ class BoundedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            async with asyncio.timeout(timeout):
-                # anyio, which httpcore would use, loses a connection that is made just when
-                # its task is cancelled.
-                reader, writer = await asyncio.open_connection(host, port)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(str(error)) from error
+            made = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        stream = _BoundedStream(reader, writer)
+        try:
+            made.setblocking(False)
+            # As asyncio does it for its own: what is written in two parts is not to wait.
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await _within(timeout, loop.sock_connect(made, (host, port)))
+        except BaseException as error:
+            made.close()
+            if isinstance(error, TimeoutError):
+                raise httpcore.ConnectTimeout(str(error)) from error
+            if isinstance(error, OSError):
+                raise httpcore.ConnectError(str(error)) from error
+            raise
+        stream = _BoundedStream(loop, made)
         if (opened := _opened.get()) is not None:
             opened.append(stream)
         return stream
@@ -70,15 +83,20 @@ class BoundedBackend(httpcore.AsyncNetworkBackend):
 
 
 class _BoundedStream(httpcore.AsyncNetworkStream):
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    """A bare socket: asyncio's transports and streams would take longer than all the rest."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connected: socket.socket) -> None:
+        self._loop = loop
+        self._socket = connected
         self._left = MAX_ANSWER
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._left < MAX_ANSWER:
+            # More may be there already, and then reading it gives nobody else a turn.
+            await asyncio.sleep(0)
         try:
-            async with asyncio.timeout(timeout):
-                data = await self._reader.read(min(max_bytes, MAX_READ))
+            size = min(max_bytes, MAX_READ)
+            data = await _within(timeout, self._loop.sock_recv(self._socket, size))
         except TimeoutError as error:
             raise httpcore.ReadTimeout(str(error)) from error
         except OSError as error:
@@ -90,9 +108,7 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
-            async with asyncio.timeout(timeout):
-                self._writer.write(buffer)
-                await self._writer.drain()
+            await _within(timeout, self._loop.sock_sendall(self._socket, buffer))
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
         except OSError as error:
@@ -103,7 +119,17 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
 
     def abort(self) -> None:
         """Closes it without a farewell: there is nothing more to say."""
-        self._writer.transport.abort()
+        self._socket.close()
 
     def get_extra_info(self, info: str) -> Any:
-        return self._writer.get_extra_info(info)
+        if info == "peername":
+            return self._socket.getpeername()
+        return self._socket.getsockname() if info == "sockname" else None
+
+
+async def _within(seconds: float | None, what: Coroutine[Any, Any, _T]) -> _T:
+    """`what` gives, if that takes no more than `seconds`. Raises TimeoutError."""
+    if seconds is None:
+        return await what
+    async with asyncio.timeout(seconds):
+        return await what

@@ -19,7 +19,7 @@ from mitmproxy_aia.sources.bounded import closed_at_the_end
 from mitmproxy_aia.sources.failures import in_words, no_entry, said_by
 from mitmproxy_aia.sources.proxy_tls import Complete
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
-from mitmproxy_aia.sources.transports import Transports
+from mitmproxy_aia.sources.transports import Response, Transports
 
 MAX_BODY = 64 * 1024
 """Bytes."""
@@ -99,7 +99,8 @@ class Downloader:
             where = f"led to {printable(str(target))}, which " if redirects else ""
             if (flaw := _flaw(target)) is not None:
                 raise DownloadError(where + flaw)
-            target = target.copy_with(userinfo=b"", fragment=None)
+            if target.userinfo or target.fragment:
+                target = target.copy_with(userinfo=b"", fragment=None)
             try:
                 status, location, body = await self._get(target, server)
             except Refused as error:
@@ -132,7 +133,7 @@ class Downloader:
         finally:
             await response.aclose()
 
-    async def _ask(self, url: httpx.URL, server: Server) -> httpx.Response:
+    async def _ask(self, url: httpx.URL, server: Server) -> Response:
         """The head of the answer of `url`, if it may be asked at all."""
         # Without IDNA: as it will be looked up.
         host, port = url.raw_host.decode("ascii"), url.port or HTTP_PORT
@@ -169,9 +170,7 @@ class Downloader:
                 failure = error
         raise failure or DownloadError("has a host without an address")
 
-    async def _ask_through(
-        self, proxy: Proxy, url: httpx.URL, headers: dict[str, str]
-    ) -> httpx.Response:
+    async def _ask_through(self, proxy: Proxy, url: httpx.URL, headers: dict[str, str]) -> Response:
         """The same, through a proxy. The user has named that, so its address is not judged."""
         failure: Exception | None = None
         try:

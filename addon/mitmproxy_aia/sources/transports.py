@@ -8,16 +8,17 @@ import importlib.util
 import logging
 import ssl
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
 
 import httpcore
 import httpx
 from OpenSSL import SSL
 
 from mitmproxy_aia.addresses import Address
-from mitmproxy_aia.egress import Proxy
+from mitmproxy_aia.egress import HTTP_PORT, Proxy
 from mitmproxy_aia.sources.bounded import BoundedBackend
+from mitmproxy_aia.sources.http1 import ask
 from mitmproxy_aia.sources.proxy_tls import Complete, Distrusted, TlsBackend
 from mitmproxy_aia.trust import Trust
 
@@ -39,12 +40,23 @@ _POOL: dict[str, Any] = {
 _BACKEND = BoundedBackend()
 
 
-class Transports:
-    """The bare transports of httpx instead of an httpx.AsyncClient: they have no cookie jar,
-    follow no redirect and read no environment. Names are never looked up here.
+class Response(Protocol):
+    """What is needed of an `httpx.Response`."""
 
-    Each request has a transport of its own, which takes microseconds: httpcore keeps what was
-    cancelled in the wrong moment in its pool for good.
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def aiter_raw(self) -> AsyncIterator[bytes]: ...
+    async def aclose(self) -> None: ...
+
+
+class Transports:
+    """One connection for each request, and no httpx.AsyncClient: no cookie jar, no redirect is
+    followed, and no environment read. Names are never looked up here. Errors are those of httpx.
+
+    SOCKS5 is left to httpx, with a transport for each request, which takes microseconds: httpcore
+    keeps what was cancelled in the wrong moment in its pool for good.
 
     `complete` completes the chain of an https:// proxy, if it takes that.
     """
@@ -58,37 +70,45 @@ class Transports:
 
     async def direct(
         self, address: Address, url: httpx.URL, headers: Mapping[str, str], patience: float | None
-    ) -> httpx.Response:
+    ) -> Response:
         """The head of what `address` answers for `url`. It has `patience` seconds to take the
         connection."""
-        there, limits = url.copy_with(host=str(address)), {"timeout": {"connect": patience}}
-        request = httpx.Request("GET", there, headers=headers, extensions=limits)
-        return await self._send(request, _BACKEND)
+        place = str(address), url.port or HTTP_PORT
+        return await self._send(_BACKEND, place, url.raw_path, headers, patience)
 
     async def through(
         self, proxy: Proxy, address: Address, url: httpx.URL, headers: Mapping[str, str]
-    ) -> httpx.Response:
+    ) -> Response:
         """The same through `proxy`, which is at `address`."""
         if proxy.scheme == "socks5":
             transport = _Transport(self._socks(proxy, address))
             request = httpx.Request("GET", url, headers=headers)
             return await transport.handle_async_request(request)
-        # TLS is the backend's business.
-        there = httpx.URL(scheme="http", host=str(address), port=proxy.port, path="/")
         if proxy.credentials:
             token = base64.b64encode(proxy.credentials.encode()).decode("ascii")
             headers = {**headers, "Proxy-Authorization": f"Basic {token}"}
         # A proxy is asked for the whole URL ("absolute-form", RFC 9112 section 3.2.2).
         whole = b"http://" + url.netloc + url.raw_path
-        request = httpx.Request("GET", there, headers=headers, extensions={"target": whole})
         backend = _BACKEND
         if proxy.scheme == "https":
             backend = TlsBackend(proxy, await self._context(proxy), self._complete)
-        return await self._send(request, backend)
+        return await self._send(backend, (str(address), proxy.port), whole, headers)
 
-    async def _send(self, request: httpx.Request, backend: BoundedBackend) -> httpx.Response:
-        pool = httpcore.AsyncConnectionPool(self._unused, network_backend=backend, **_POOL)
-        return await _Transport(pool).handle_async_request(request)
+    async def _send(
+        self,
+        backend: BoundedBackend,
+        place: tuple[str, int],
+        target: bytes,
+        headers: Mapping[str, str],
+        patience: float | None = None,
+    ) -> Response:
+        try:
+            stream = await backend.connect_tcp(*place, timeout=patience)
+        except httpcore.ConnectTimeout as error:
+            raise httpx.ConnectTimeout(str(error)) from error
+        except httpcore.ConnectError as error:
+            raise httpx.ConnectError(str(error)) from error
+        return await ask(stream, target, headers)
 
     def _socks(self, proxy: Proxy, address: Address) -> httpcore.AsyncConnectionPool:
         user, _, password = proxy.credentials.partition(":")

@@ -1,0 +1,94 @@
+"""One GET on a connection of its own, by h11, which is what httpx speaks HTTP/1.1 with.
+
+The layers of httpx and httpcore above it manage what is not there: other connections, other
+versions of HTTP, and their reuse. They would take most of the time that a download takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+
+import h11
+import httpcore
+import httpx
+
+from mitmproxy_aia.sources.bounded import MAX_READ
+
+MAX_HEAD = 100 * 1024
+"""Bytes, as in httpcore."""
+
+
+class Answer:
+    """What `ask` got: the head of an answer, and its body while it arrives. The names are those
+    of an `httpx.Response`, and so are the errors."""
+
+    def __init__(self, connection: _Connection, head: h11.Response) -> None:
+        self._connection = connection
+        self.status_code = head.status_code
+        self.headers: dict[str, str] = {}
+        for raw, value in head.headers:
+            name, text = raw.decode("ascii"), _text(value)
+            said = self.headers.get(name)
+            self.headers[name] = text if said is None else f"{said}, {text}"
+
+    async def aiter_raw(self) -> AsyncGenerator[bytes, None]:
+        while isinstance(event := await self._connection.hear(), h11.Data):
+            yield bytes(event.data)
+
+    async def aclose(self) -> None:
+        await self._connection.close()
+
+
+async def ask(
+    stream: httpcore.AsyncNetworkStream, target: bytes, headers: Mapping[str, str]
+) -> Answer:
+    """Asks for `target`. The stream is closed with the answer, or if there is none."""
+    connection = _Connection(stream)
+    try:
+        await connection.say(h11.Request(method="GET", target=target, headers=[*headers.items()]))
+        while isinstance(head := await connection.hear(), h11.InformationalResponse):
+            pass
+        if not isinstance(head, h11.Response):
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    except BaseException:
+        await connection.close()
+        raise
+    return Answer(connection, head)
+
+
+class _Connection:
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+
+    async def say(self, request: h11.Request) -> None:
+        data = self._state.send(request) or b""
+        self._state.send(h11.EndOfMessage())
+        # Who hangs up on the request may have answered before.
+        with contextlib.suppress(httpcore.WriteError):
+            await self._stream.write(data)
+
+    async def hear(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        try:
+            while (event := self._state.next_event()) is h11.NEED_DATA:
+                data = await self._stream.read(MAX_READ)
+                if not data and self._state.their_state is h11.SEND_RESPONSE:
+                    what = "Server disconnected without sending a response."
+                    raise httpx.RemoteProtocolError(what)
+                self._state.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
+        except httpcore.ReadError as error:
+            raise httpx.ReadError(str(error)) from error
+        return event
+
+    async def close(self) -> None:
+        await self._stream.aclose()
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
