@@ -7,6 +7,7 @@ of Python.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import socket
@@ -102,6 +103,9 @@ _PRIVATE_ENDINGS = (
     *(".mail", ".localdomain", ".svc", ".consul", ".docker"),
 )
 
+_REMEMBERED = 64
+"""Answers to the questions that are asked several times in one download."""
+
 
 def bare(address: Address) -> Address:
     """`address` without zone, and the IPv4 address that it stands for if it is another way to
@@ -115,6 +119,7 @@ def bare(address: Address) -> Address:
     return address
 
 
+@functools.lru_cache(_REMEMBERED)
 def classify(address: Address) -> tuple[Space, str]:
     """The space that `address` is in, and words for it that follow "is"."""
     address = bare(address)
@@ -156,6 +161,7 @@ def never(network: Network) -> bool:
     return False  # pragma: no cover -- the table ends with everything
 
 
+@functools.lru_cache(_REMEMBERED)
 def literal(host: str) -> Address | None:
     """The address that `host` is, in any way in which programs read one (127.1, 0x7f000001,
     2130706433, fe80::1%eth0); None if it is a name. Raises ValueError if it is neither."""

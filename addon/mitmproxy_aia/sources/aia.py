@@ -64,7 +64,7 @@ class _Failure:
 class _Flight:
     """One download, shared by all who want the same at the same time.
 
-    `result` is what came of it once `done` is set: certificates or why not.
+    `result` is what came of it once it has `landed`: certificates or why not.
     """
 
     def __init__(self, key: _Key, place: Place) -> None:
@@ -73,9 +73,9 @@ class _Flight:
         self.askers = 0
         self.started = time.monotonic()
         self.seconds = 0.0
-        self.done = asyncio.Event()
+        self.landed = False
         self.result: tuple[Certificate, ...] | str | Refusal = "was given up"
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None]
 
     @property
     def url(self) -> str:
@@ -84,7 +84,7 @@ class _Flight:
     def attempt(self, server: Server) -> Attempt:
         """What there is to say of it to `server`, finished or not."""
         where = printable(self.url)
-        if not self.done.is_set():
+        if not self.landed:
             waited = time.monotonic() - self.started
             what = "gave no answer in" if self.place.held else "waited for other downloads for"
             return Attempt(where, f"{what} {waited:.1f} s", seconds=waited)
@@ -131,7 +131,7 @@ class AiaSource:
             yield Attempt(certificate.name, "names no caIssuers URL")
         urls = list(certificate.ca_issuers[:URLS_PER_CERTIFICATE])
         server = budget.server
-        in_the_air: dict[asyncio.Task[bool], _Flight] = {}
+        in_the_air: dict[asyncio.Task[None], _Flight] = {}
         try:
             while urls or in_the_air:
                 left = budget.deadline - time.monotonic()
@@ -158,8 +158,9 @@ class AiaSource:
                         yield Attempt(printable(url), outcome)
                         continue
                     budget.in_use.append(joined)
-                    in_the_air[asyncio.ensure_future(joined.done.wait())] = joined
+                    in_the_air[joined.task] = joined
                     joined.askers += 1
+                # It leaves the tasks alone when the time is up, or when it is cancelled.
                 landed, _ = await asyncio.wait(
                     in_the_air,
                     timeout=min(left, PATIENCE) if urls else left,
@@ -168,8 +169,7 @@ class AiaSource:
                 for task in landed:
                     yield in_the_air.pop(task).attempt(server)
         finally:
-            for task, flight in in_the_air.items():
-                task.cancel()
+            for flight in in_the_air.values():
                 self._leave(flight)
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class AiaSource:
         """One who has waited for it does not any more. What is in the air goes on, for whoever
         comes next; what still waits for its turn would only be in others' way."""
         flight.askers -= 1
-        if not flight.askers and not flight.place.entered.is_set() and flight.task is not None:
+        if not flight.askers and not flight.place.entered.is_set():
             flight.task.cancel()
             self._flights.pop(flight.key, None)
 
@@ -240,7 +240,7 @@ class AiaSource:
         self._tasks.discard(task)
         self._slots.give_back(flight.place)
         flight.seconds = time.monotonic() - flight.started
-        flight.done.set()
+        flight.landed = True
         if not isinstance(flight.result, tuple) and self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 

@@ -61,11 +61,8 @@ class Slots:
         elif place.held:
             place.held = False
             self._free += 1
-            self._payers[place.charged] -= 1
-            self._targets[place.target] -= 1
-            # Counters keep zeros, and there are many strangers.
-            self._payers += Counter()
-            self._targets += Counter()
+            _less(self._payers, place.charged)
+            _less(self._targets, place.target)
             self._let_in()
 
     def _let_in(self) -> None:
@@ -87,6 +84,11 @@ class Slots:
     def _leave_line(self, place: Place) -> None:
         del self._waiting[place]
         for payer in place.payers:
-            self._in_line[payer] -= 1
-            if not self._in_line[payer]:
-                del self._in_line[payer]
+            _less(self._in_line, payer)
+
+
+def _less(counter: Counter[Hashable], who: Hashable) -> None:
+    """Takes one off. Counters keep zeros, and there are many strangers."""
+    counter[who] -= 1
+    if not counter[who]:
+        del counter[who]
