@@ -51,4 +51,7 @@ _by_context: WeakKeyDictionary[SSL.Context, Anchors] = WeakKeyDictionary()
 
 def anchors_of(context: SSL.Context) -> Anchors:
     """What is remembered of the trust store of `context`, for as long as that lives."""
-    return _by_context.setdefault(context, Anchors())
+    anchors = _by_context.get(context)
+    if anchors is None:
+        anchors = _by_context[context] = Anchors()
+    return anchors

@@ -9,7 +9,7 @@ import datetime
 import functools
 import ipaddress
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,11 @@ Result = tuple[Chain, Fault | None]
 """The chain that OpenSSL built, target first, and, unless it is good, what is wrong with it."""
 
 
-def verify(store: crypto.X509Store, chain: Sequence[crypto.X509]) -> Result:
-    """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates.
+def verify(
+    store: crypto.X509Store, chain: Sequence[crypto.X509], known: Iterable[crypto.X509] = ()
+) -> Result:
+    """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates. What
+    of the result is in `known` need not be read again.
 
     X509_verify_cert(3) by itself: neither the purpose nor the security level of a handshake is
     asked, unless the store has a purpose.
@@ -84,7 +87,7 @@ def verify(store: crypto.X509Store, chain: Sequence[crypto.X509]) -> Result:
         clear_errors()
     code = _lib.X509_STORE_CTX_get_error(context)
     if good and code == _lib.X509_V_OK:
-        return _chain_of(context), None
+        return _recognised(_chain_of(context), known), None
     return _chain_of(context), Fault.of(
         code or errors.UNSPECIFIED, _lib.X509_STORE_CTX_get_error_depth(context)
     )
@@ -100,6 +103,15 @@ def _chain_of(context: Any) -> Chain:
     from_pointer: Any = crypto.X509._from_raw_x509_ptr
     chain = [from_pointer(_lib.sk_X509_value(stack, position)) for position in range(size)]
     _lib.sk_X509_free(stack)
+    return chain
+
+
+def _recognised(chain: Chain, known: Iterable[crypto.X509]) -> Chain:
+    """`chain`, with the DER of those that are in `known`: not equal, but the same in memory."""
+    pointers: dict[Any, crypto.X509] = {each._x509: each for each in known}
+    for certificate in chain:
+        if (same := pointers.get(certificate._x509)) is not None:
+            _ders[certificate] = der_of(same)
     return chain
 
 
@@ -290,11 +302,24 @@ def _assert(result: int) -> None:
 @functools.lru_cache(maxsize=256)
 def to_openssl(certificate: Certificate) -> crypto.X509:
     """Raises crypto.Error if OpenSSL cannot parse it."""
-    return crypto.load_certificate(crypto.FILETYPE_ASN1, certificate.der)
+    loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate.der)
+    _ders[loaded] = certificate.der
+    return loaded
+
+
+_ders: weakref.WeakKeyDictionary[crypto.X509, bytes] = weakref.WeakKeyDictionary()
+
+
+def der_of(certificate: crypto.X509) -> bytes:
+    """The certificate in DER. It is kept as long as the object."""
+    der = _ders.get(certificate)
+    if der is None:
+        der = _ders[certificate] = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+    return der
 
 
 def from_openssl(certificate: crypto.X509) -> Certificate:
-    der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+    der = der_of(certificate)
     try:
         return Certificate.from_der(der)
     except ValueError:

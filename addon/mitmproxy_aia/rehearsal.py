@@ -92,7 +92,7 @@ def _perform(
     seen.clear()
     connection = SSL.Connection(context)
     connection.set_connect_state()
-    connection.bio_write(_flight([_der(certificate) for certificate in chain]))
+    connection.bio_write(_flight([*map(openssl.der_of, chain)]))
     end = ""
     # It ends in one way or another: at the chain, at a cipher that does not suit it, or
     # because we have no more to say. What libssl thinks of the chain is known by then.
@@ -176,7 +176,3 @@ def _message(kind: int, body: bytes) -> bytes:
 def _sized(data: bytes, width: int) -> bytes:
     """`data` with its length in bytes before it, as a number of `width` bytes."""
     return len(data).to_bytes(width, "big") + data
-
-
-def _der(certificate: crypto.X509) -> bytes:
-    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)

@@ -12,7 +12,8 @@ OpenSSL is asked twice:
 2. Is the path good up to that anchor? A store that lives for this one question holds that
    anchor, and carries the parameters of the connection (host name, flags, depth) and the
    purpose "SSL server". In a rehearsed handshake libssl verifies against it what it would have
-   verified had the server sent the certificates of this one path, with no choice.
+   verified had the server sent the certificates of this one path, with no choice. What libssl
+   asks on top of X509_verify_cert(3) is asked once of the same certificates (see `strengths`).
 
 In between stands what only the owner of the trust store can say: that a CA is rejected, be it
 also in a certificate of another issuer (openssl-x509(1), -addreject). Flags that somebody has
@@ -27,7 +28,7 @@ from typing import Any
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import costs, errors, openssl
+from mitmproxy_aia import costs, errors, openssl, strengths
 from mitmproxy_aia.anchors import Anchors, anchors_of
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.openssl import Chain, Fault, Result, error_text
@@ -229,7 +230,15 @@ class Verifier:
         store = openssl.store_of(trusted, partial=partial, at=self._at)
         openssl.ask_for_servers(store, self._parameters)
         self._signatures += len(chain)
-        return rehearse(store, chain[:-1] or chain, self._security_level)
+        sent, strength = chain[:-1] or chain, strengths.chain_at(self._security_level, chain)
+        if strengths.is_strong(strength):
+            result = openssl.verify(store, sent, [*chain, *trusted])
+            if result[1] is None:
+                return result
+        built, fault = rehearse(store, sent, self._security_level)
+        if fault is None and strengths.chain_at(self._security_level, built) == strength:
+            strengths.remember(strength)
+        return built, fault
 
     def _verify(self, store: crypto.X509Store, chain: Chain) -> Result:
         self._signatures += len(chain)
