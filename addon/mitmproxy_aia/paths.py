@@ -64,6 +64,10 @@ class Graph:
         self._issuers: dict[Certificate, list[Certificate]] = {}
         self._too_high: set[Certificate] = set()
 
+    @property
+    def has_candidates(self) -> bool:
+        return bool(self._known)
+
     def add(self, candidate: Certificate, *, urgent: bool = False) -> bool:
         """Returns whether that is news: the candidate, or that it is urgent."""
         new = candidate not in self._known

@@ -13,7 +13,16 @@ from mitmproxy_aia import costs, errors
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
-from mitmproxy_aia.paths import MAX_PATH_LENGTH, Graph, KeyMatch, Path, Step, key_match, paths
+from mitmproxy_aia.paths import (
+    MAX_PATH_LENGTH,
+    Graph,
+    KeyMatch,
+    Path,
+    Step,
+    key_match,
+    likelihood,
+    paths,
+)
 from mitmproxy_aia.verification import Verdict
 
 PATHS_A_DOWNLOAD = 25
@@ -80,6 +89,7 @@ class Search:
         self._not_climbed = [leaf]
         # For each way to look up: what it was not asked about yet.
         self._not_looked_up: list[list[Certificate]] = [[] for _ in look_up]
+        self._asked_about_leaf = 0
         self._verdicts: dict[Path, Verdict] = {}
         self._growable: set[Certificate] = set()
         self._looked_at: set[Certificate] = set()
@@ -121,6 +131,10 @@ class Search:
     def run(self) -> Generator[None, None, None]:
         """Searches until a path is verified, everything was tried or the limits are met.
         Yields between pieces of work that take well below a millisecond each."""
+        if not self._graph.has_candidates:
+            self._glance()
+            if self.verified:
+                return
         alone = (self._leaf,)
         if alone not in self._verdicts and self._verifier.above(self._leaf) is None:
             self._explain(self._judge(alone), steps=0)
@@ -129,6 +143,21 @@ class Search:
             yield from self._judge_all()
         if self._graph.too_high:
             self._note(f"no path of more than {MAX_PATH_LENGTH} certificates was followed")
+
+    def _glance(self) -> None:
+        """Most often a server sends its leaf alone, the issuer is known, and a trust anchor is
+        above that. It takes no search to see whether that is so."""
+        for look_up in self._look_up[self._asked_about_leaf :]:
+            self._asked_about_leaf += 1
+            known = [*look_up(self._leaf)]
+            for candidate in known:
+                self.add(candidate, presented=False)
+            if known:
+                likeliest = min(known, key=lambda issuer: likelihood(self._leaf, issuer))
+                anchored = self._verifier.above(likeliest) is None
+                if anchored and likeliest.identity != self._leaf.identity:
+                    self._judge((self._leaf, likeliest))
+                return
 
     def may_grow(self, certificate: Certificate) -> bool:
         """Whether an issuer of `certificate`, which was reached, could still be of use: not
@@ -158,7 +187,8 @@ class Search:
             while self._not_climbed:
                 certificate = self._not_climbed.pop(0)
                 self._graph.look_for_issuers(certificate)
-                for not_looked_up in self._not_looked_up:
+                asked = self._asked_about_leaf if certificate == self._leaf else 0
+                for not_looked_up in self._not_looked_up[asked:]:
                     not_looked_up.append(certificate)
                 yield
             step = None if self._spent else self._graph.next_step()
