@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -326,16 +326,24 @@ def test_learns_once_from_each_server() -> None:
     """For an hour, and as long as the cache is the same one."""
     addon = Aia()
     intermediates = [Certificate(authority("CA").der)]
+    asked: list[str] = []
+
+    def asked_of(host: str) -> Callable[[], list[Certificate]]:
+        def get() -> list[Certificate]:
+            asked.append(host)
+            return intermediates
+
+        return get
 
     async def main() -> None:
         with taddons.context(addon) as context:
             context.options.aia_cache = "memory"
-            learn = addon._to_learn("server.example:443")
-            assert learn is not None
-            assert addon._to_learn("server.example:443") is not None
-            learn(intermediates)
-            assert addon._to_learn("server.example:443") is None
-            assert addon._to_learn("other.example:443") is not None
+            for host in ["server.example", "server.example", "other.example", "server.example"]:
+                addon._complete(connection.Server(address=(host, 443)), asked_of(host))
+            assert asked == ["server.example", "other.example"]
+            context.configure(addon, aia_learn=False)
+            addon._complete(connection.Server(address=("third.example", 443)), asked_of("third"))
+            assert asked == ["server.example", "other.example"]
             addon.done()
 
     asyncio.run(main())

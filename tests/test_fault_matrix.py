@@ -46,7 +46,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "begin": INNER,
     "conclude": INNER[:3],
     "server": INNER,
-    "to learn": INNER,
+    "complete": INNER[:3],
     "learn": INNER[:3],
     "sources": INNER,
     "memory": INNER,

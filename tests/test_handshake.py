@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import mitmproxy.version
@@ -124,12 +124,11 @@ class Wire:
             hook.pause.outcome = asyncio.run(hook.pause.completion.complete())
 
     def watcher(self) -> Watcher:
-        return Watcher(
-            self.begin, self.outcomes.append, self.learned.append, self.count, self.audit
-        )
+        return Watcher(self.begin, self.outcomes.append, self.was_complete, self.audit)
 
-    def count(self) -> None:
+    def was_complete(self, intermediates: Callable[[], Sequence[Certificate]]) -> None:
         self.complete += 1
+        self.learned.append(intermediates())
 
     def step_server(self) -> None:
         try:

@@ -54,7 +54,11 @@ async def completing(
     server: Server = HERE,
 ) -> Outcome:
     completion = Completion(
-        certificates(leaf), verifier_for(root), [source], limits or Limits(seconds=PATIENT), server
+        certificates(leaf),
+        verifier_for(root),
+        [source],
+        limits or Limits(seconds=PATIENT),
+        lambda: server,
     )
     outcome = completion.complete_at_once()
     return outcome if outcome.verified else await completion.complete()
@@ -386,7 +390,7 @@ def test_ten_thousand_dead_leaves(root: Issued, leaves: list[Certificate]) -> No
 
         async def attack(leaf: Certificate) -> Outcome:
             limits = Limits(seconds=BRIEF)
-            return await Completion([leaf], verifier, [source], limits, attacker).complete()
+            return await Completion([leaf], verifier, [source], limits, lambda: attacker).complete()
 
         for start in range(0, LEAVES, 1000):
             wave = [asyncio.ensure_future(attack(leaf)) for leaf in leaves[start : start + 1000]]
@@ -424,7 +428,9 @@ def test_memory_of_thousands(
             server = replace(NOBODY, name=f"server-{number}.example{number}")
             leaf = Certificate(leaves[number].der)
             limits = Limits(seconds=PATIENT)
-            outcome = await Completion([leaf], verifier, [source], limits, server).complete()
+            outcome = await Completion(
+                [leaf], verifier, [source], limits, lambda: server
+            ).complete()
             assert "answered 404" in outcome.reason
 
         for number in range(700):

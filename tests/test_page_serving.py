@@ -25,10 +25,10 @@ def ask(target: str) -> tuple[int, str]:
         aia = Aia()
         with taddons.context(aia) as context:
             context.configure(aia, aia_cache="memory")
-            [page] = (addon for addon in aia.addons if isinstance(addon, Page))
+            page = aia._page
             request = tutils.treq(host="mitm.aia", path=target.encode())
             flow = tflow.tflow(req=request)
-            await page.request(flow)
+            await page.answer(flow)
             assert flow.response
             return flow.response.status_code, flow.response.text or ""
 
@@ -75,9 +75,9 @@ def test_one_is_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         aia = Aia()
         with taddons.context(aia) as context:
             context.configure(aia, aia_cache="memory")
-            [page] = (addon for addon in aia.addons if isinstance(addon, Page))
+            page = aia._page
             flows = [tflow.tflow(req=tutils.treq(host="mitm.aia")) for _ in range(8)]
-            await asyncio.gather(*map(page.request, flows))
+            await asyncio.gather(*map(page.answer, flows))
             return [flow.response.status_code for flow in flows if flow.response]
 
     monkeypatch.setattr(serving, "respond", respond)

@@ -48,7 +48,7 @@ class Shop:
         if self.broken is not None:
             raise self.broken
         source = Shelf(fetched=self.stock)
-        return await Completion(presented, verifier, [source], server=server).complete()
+        return await Completion(presented, verifier, [source], server=lambda: server).complete()
 
 
 @dataclass

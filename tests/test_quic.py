@@ -144,7 +144,10 @@ class QuicWire:
             )
             if not self.stock:
                 watcher = Watcher(
-                    self.begin, self.outcomes.append, self.learned.append, audit=self.audit
+                    self.begin,
+                    self.outcomes.append,
+                    lambda intermediates: self.learned.append(intermediates()),
+                    self.audit,
                 )
                 assert quic.watch(hook.data, watcher)
         elif isinstance(hook, AiaCompleteHook) and self.answer_hook:

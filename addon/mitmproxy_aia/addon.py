@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from mitmproxy import addonmanager, connection, ctx, exceptions, tls
+from mitmproxy import addonmanager, connection, ctx, exceptions, http, tls
 
 from mitmproxy_aia import handshake, pausing
 from mitmproxy_aia.announcements import Announcements
@@ -21,7 +21,6 @@ from mitmproxy_aia.connections import address_of, own_listeners, protocol_of, se
 from mitmproxy_aia.counters import Counters
 from mitmproxy_aia.flow_annotations import Annotations
 from mitmproxy_aia.history import History
-from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
 from mitmproxy_aia.page.serving import Page, settings_in_force
@@ -44,7 +43,6 @@ Data = TypeVar("Data", bound=tls.TlsData)
 LEARNED = 10_000
 """Servers whose complete chain was looked at, and is not again for `LEARNED_FOR` seconds."""
 LEARNED_FOR = 3_600.0
-FROZEN = "aia_mode=frozen"
 OFF = Settings(mode="off")
 """Before the options are known, and after the end."""
 
@@ -72,8 +70,13 @@ class Aia:
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
         self._reports = ReportFiles(self.history)
-        # mitmproxy takes these for addons as well.
-        self.addons = [
+        self._page = Page(
+            self.history,
+            self._tiers,
+            Metrics(self._counters, self.history, self._tiers.remembered),
+            lambda: self._settings,
+        )
+        self._commands = [
             CacheCommands(self._tiers, self._learned.clear),
             CheckCommand(self._tiers, lambda: self._settings, self._frozen),
             StatusCommands(
@@ -83,17 +86,16 @@ class Aia:
                 lambda: settings_in_force(self._settings),
             ),
             self._reports,
-            self._annotations,
-            Page(
-                self.history,
-                self._tiers,
-                Metrics(self._counters, self.history, self._tiers.remembered),
-                lambda: self._settings,
-            ),
         ]
+        # mitmproxy asks each addon about each event, which takes longer than what is done then;
+        # so these are no addons of their own.
+        for hook in self._annotations.HOOKS:
+            setattr(self, hook, getattr(self._annotations, hook))
 
     def load(self, loader: addonmanager.Loader) -> None:
         add_options(loader)
+        for commands in self._commands:
+            loader.master.commands.collect_commands(commands)
         if (flaw := incompatibility()) is not None:
             logger.error(flaw)
         elif (flaw := quic_incompatibility()) is not None:
@@ -149,14 +151,18 @@ class Aia:
             logger.exception("a handshake cannot be watched")
 
     def _watcher(self, client: connection.Client, server: connection.Server) -> pausing.Watcher:
-        address, audit = address_of(server), self._settings.mode == "audit"
+        audit = self._settings.mode == "audit"
         return pausing.Watcher(
             functools.partial(self._begin, server),
             functools.partial(self._conclude, client, server, audit),
-            learn=self._to_learn(address),
-            complete=functools.partial(self.history.note_complete, address),
-            audit=audit,
+            functools.partial(self._complete, server),
+            audit,
         )
+
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        self._annotations.request(flow)
+        # Nobody has to wait for what is no request to the page.
+        return self._page.answer(flow) if self._page.is_asked(flow) else None
 
     async def aia_complete(self, pause: pausing.Pause) -> None:
         """Handles `pausing.AiaCompleteHook`."""
@@ -175,25 +181,32 @@ class Aia:
         report, self._settings = self._settings.report, OFF
         for turn in self._turns:
             turn.give_back()
+        self._page.close()
         self._tiers.close()
         self._reports.finish(report)
 
     def _begin(
         self, conn: connection.Server, presented: Iterable[Certificate], verifier: Verifier
     ) -> Completion:
-        server = server_of(conn, self._settings.proxy)
-        limits = Limits(seconds=self._settings.timeout, frozen=self._frozen())
-        return Completion(presented, verifier, self._tiers.sources, limits, server)
+        settings = self._settings
+        return Completion(
+            presented,
+            verifier,
+            self._tiers.sources,
+            settings.limits,
+            lambda: server_of(conn, settings.proxy),
+        )
 
     def _frozen(self) -> str:
         """Why nothing may be downloaded, if so."""
-        return FROZEN if self._settings.mode == "frozen" else ""
+        return self._settings.limits.frozen
 
-    def _to_learn(self, address: str) -> pausing.Learn | None:
-        """What a complete chain of the server at `address` is to be given to, if it is."""
-        if not self._settings.learn or address in self._learned:
-            return None
-        return functools.partial(self._learn, address)
+    def _complete(self, server: connection.Server, intermediates: pausing.Intermediates) -> None:
+        """Takes note of a complete chain, and learns from it."""
+        address = address_of(server)
+        self.history.note_complete(address)
+        if self._settings.learn and address not in self._learned:
+            self._learn(address, intermediates())
 
     def _learn(self, address: str, intermediates: Sequence[Certificate]) -> None:
         self._learned.add(address)

@@ -29,8 +29,6 @@ PATIENCE = 1.0
 class CacheCommands:
     """`forget` is called when everything was forgotten."""
 
-    name = "aia_cache_commands"
-
     def __init__(self, tiers: Tiers, forget: Callable[[], None]) -> None:
         self._tiers = tiers
         self._forget = forget

@@ -17,8 +17,6 @@ HTTPS = 443
 class CheckCommand:
     """`settings` gives those in force, and `frozen` why nothing may be downloaded, if so."""
 
-    name = "aia_check_command"
-
     def __init__(
         self, tiers: Tiers, settings: Callable[[], Settings], frozen: Callable[[], str]
     ) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import functools
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mitmproxy_aia.certificates import Certificate
@@ -77,7 +77,8 @@ class Completion:
 
     `presented` is what the server sent, leaf first; there must be a leaf. What comes after it
     is taken only when it is needed, so it may be an iterator that has yet to parse it.
-    `sources` are asked in their order. `server` decides where a download may go.
+    `sources` are asked in their order. `server` gives the one that decides where a download
+    may go, and is called when one may be needed.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Completion:
         verifier: Judge,
         sources: Sequence[IssuerSource],
         limits: Limits | None = None,
-        server: Server = NOBODY,
+        server: Callable[[], Server] = lambda: NOBODY,
     ) -> None:
         self._started = time.monotonic()
         self._sources = sources
@@ -119,7 +120,7 @@ class Completion:
             time.monotonic() + self._limits.seconds,
             0 if self._limits.frozen else self._limits.downloads,
             frozen=self._limits.frozen,
-            server=self._server,
+            server=self._server(),
         )
         try:
             try:

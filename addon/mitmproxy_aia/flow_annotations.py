@@ -6,7 +6,6 @@ handshake is remembered by its connection, and the flows ask for it.
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -55,8 +54,12 @@ def annotation_of(record: Record) -> Annotation:
         "path": [certificate.name for certificate in record.path[: MAX_LISTED + 2]],
         "reason": printable(record.reason, MAX_REASON),
         "seconds": round(record.seconds, 4),
-        "refused": record.audit or not record.path,
+        "refused": _refused(record),
     }
+
+
+def _refused(record: Record) -> bool:
+    return record.audit or not record.path
 
 
 def comment_of(annotation: Annotation) -> str:
@@ -70,13 +73,18 @@ def comment_of(annotation: Annotation) -> str:
 
 
 class Annotations:
-    """A part of the addon. `wanted` says whether flows are to be annotated now."""
+    """What the addon does in hooks with flows. `wanted` says whether flows are to be annotated
+    now."""
 
-    name = "aia_annotations"
+    HOOKS = (
+        *("response", "error", "tcp_start", "tcp_end", "tcp_error"),
+        *("udp_start", "udp_end", "udp_error", "dns_response", "dns_error"),
+    )
+    """Besides `request`, in which others have to do something as well."""
 
     def __init__(self, wanted: Callable[[], bool]) -> None:
         self._wanted = wanted
-        self._remembered: OrderedDict[Hashable, Annotation] = OrderedDict()
+        self._remembered: OrderedDict[Hashable, Record] = OrderedDict()
 
     def remember(
         self, client: connection.Client, server: connection.Server, record: Record
@@ -84,14 +92,13 @@ class Annotations:
         """Has the flows of this connection annotated from now on."""
         if not self._wanted():
             return
-        annotation = annotation_of(record)
-        self._put(server.id, annotation)
-        if annotation["refused"] and server.address:
+        self._put(server.id, record)
+        if _refused(record) and server.address:
             # A flow never gets the connection that mitmproxy made for it and that failed.
-            self._put((_who(client), *server.address[:2]), annotation)
+            self._put((_who(client), *server.address[:2]), record)
 
-    def _put(self, key: Hashable, annotation: Annotation) -> None:
-        self._remembered[key] = annotation
+    def _put(self, key: Hashable, record: Record) -> None:
+        self._remembered[key] = record
         self._remembered.move_to_end(key)
         if len(self._remembered) > CONNECTIONS:
             self._remembered.popitem(last=False)
@@ -134,16 +141,19 @@ class Annotations:
     def _annotate(self, flow: flow.Flow, asked_for: tuple[str, int] | None = None) -> None:
         if not self._remembered:
             return
-        annotation = self._remembered.get(flow.server_conn.id)
-        if annotation is not None:
+        record = self._remembered.get(flow.server_conn.id)
+        if record is not None:
             self._remembered.move_to_end(flow.server_conn.id)
         elif asked_for and flow.error and REFUSED in flow.error.msg:
-            annotation = self._remembered.get((_who(flow.client_conn), *asked_for))
-        if annotation is None or flow.metadata.get(KEY) == annotation or not self._wanted():
+            record = self._remembered.get((_who(flow.client_conn), *asked_for))
+        if record is None or not self._wanted():
+            return
+        # One of its own: what a script does to one flow is not to be seen in others.
+        annotation = annotation_of(record)
+        if flow.metadata.get(KEY) == annotation:
             return
         _forget(flow)
-        # A copy: what a script does to one flow is not to be seen in others.
-        flow.metadata[KEY] = copy.deepcopy(annotation)
+        flow.metadata[KEY] = annotation
         if not flow.comment:
             flow.comment = comment_of(annotation)
 

@@ -8,6 +8,7 @@ pyOpenSSL does not offer.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -60,7 +61,7 @@ class _Handshake:
         options = data.context.options
         self._layer = layer
         self._connection = connection
-        self._security_level = security_level(data.conn.cipher_list, options.tls_version_server_min)
+        self._ciphers = tuple(data.conn.cipher_list), options.tls_version_server_min
         self._trust = (
             options.ssl_verify_upstream_trusted_ca,
             options.ssl_verify_upstream_trusted_confdir,
@@ -79,8 +80,10 @@ class _Handshake:
         if not self._driving or not curable(code, depth) or self._too_much:
             return False
         if not self._forgiven:
-            # OpenSSL would now verify the rest of the chain, though that leads nowhere.
-            self._too_much = costs.too_much(built())
+            # OpenSSL would now verify the rest of the chain, though that leads nowhere. If
+            # that is the leaf alone, there is no signature and no constraint to verify.
+            chain = built()
+            self._too_much = len(chain) > 1 and costs.too_much(chain)
         self._forgiven.append(Fault.of(code, depth))
         return not self._too_much
 
@@ -111,7 +114,7 @@ class _Handshake:
 
     def verifier(self) -> Verifier:
         rejected = rejected_in(*self._trust)
-        return Verifier.for_connection(self._connection, self._security_level, rejected)
+        return Verifier.for_connection(self._connection, security_level(*self._ciphers), rejected)
 
     def presented(self) -> Iterator[Certificate]:
         return presented(presented_to(self._connection))
@@ -131,9 +134,12 @@ def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | No
     """OpenSSL's security level for a connection with these ciphers, or with those that
     mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version). None: the
     one from OpenSSL's configuration."""
-    levels = re.findall(
-        r"@SECLEVEL=(\d)", ":".join(cipher_list or _default_ciphers(tls_version_min))
-    )
+    return _level(":".join(cipher_list or _default_ciphers(tls_version_min)))
+
+
+@functools.lru_cache(maxsize=64)
+def _level(ciphers: str) -> int | None:
+    levels = re.findall(r"@SECLEVEL=(\d)", ciphers)
     return int(levels[-1]) if levels else None
 
 
@@ -150,4 +156,5 @@ def is_suite_b(cipher_list: Sequence[str]) -> bool:
     """Whether these ciphers ask for Suite B (openssl-ciphers(1), RFC 6460), which binds the keys
     and signatures of the chain as well. A rehearsal cannot ask for that, so that OpenSSL alone
     has to verify such a server."""
-    return any(cipher.startswith("SUITEB") for cipher in ":".join(cipher_list).split(":"))
+    ciphers = ":".join(cipher_list).split(":") if cipher_list else ()
+    return any(cipher.startswith("SUITEB") for cipher in ciphers)

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.completion import Outcome
@@ -72,10 +72,21 @@ class Record:
     protocol: str = "TLS"
     audit: bool = False
 
+    def after(self, **changes: Any) -> Record:
+        """As dataclasses.replace, which takes ten times as long: there are many handshakes."""
+        record = object.__new__(Record)
+        record.__dict__.update(self.__dict__)
+        record.__dict__.update(changes)
+        return record
+
     @property
     def at_fault(self) -> Verdict:
         """The verdict of the last handshake with a fault."""
         return "incomplete" if self.path else "broken"
+
+    @property
+    def _certificates(self) -> tuple[object, ...]:
+        return self.presented, self.found, self.fetched, self.path
 
     @property
     def size(self) -> int:
@@ -131,20 +142,13 @@ class History:
         """Takes note of what came of an incomplete or broken chain, and returns the record."""
         now = self._now()
         old = self._records.get(server) or Record(server, "broken", now, now)
-        presented = _kept(outcome.presented)
-        found = tuple(dataclasses.replace(item, certificate=_bare(item)) for item in outcome.found)
-        record = dataclasses.replace(
-            old,
+        record = old if _as_last_time(old, outcome) else _with_certificates(old, outcome)
+        record = record.after(
             verdict="incomplete" if outcome.verified else "broken",
             last=now,
             mended=None,
             incomplete=old.incomplete + outcome.verified,
             broken=old.broken + (not outcome.verified),
-            # Of the same certificates as last time, keep what was read from them.
-            presented=old.presented if old.presented == presented else presented,
-            left_out=len(outcome.presented) - len(presented),
-            found=old.found if old.found == found else found,
-            path=old.path if old.path == outcome.path else tuple(map(_bare, outcome.path)),
             reason="" if outcome.verified else printable(outcome.reason, MAX_REASON),
             fetched=() if outcome.verified else _fetched(outcome),
             seconds=outcome.seconds,
@@ -165,8 +169,8 @@ class History:
         mended = old.mended or self._now()
         # In its place: nothing is to be done about it, so it may go in its turn.
         with self._lock:
-            self._records[server] = dataclasses.replace(
-                old, verdict="complete", mended=mended, complete=old.complete + 1
+            self._records[server] = old.after(
+                verdict="complete", mended=mended, complete=old.complete + 1
             )
         self._changed()
 
@@ -183,8 +187,11 @@ class History:
             listener()
 
     def _put(self, record: Record) -> None:
+        old = self._records.get(record.server)
         self._records[record.server] = record
         self._records.move_to_end(record.server)
+        if old is not None and old._certificates == record._certificates:
+            return
         size = record.size
         self._total += size - self._sizes.get(record.server, 0)
         self._sizes[record.server] = size
@@ -194,6 +201,27 @@ class History:
             server, _ = self._records.popitem(last=False)
             self._total -= self._sizes.pop(server)
             self.forgotten += 1
+
+
+def _as_last_time(old: Record, outcome: Outcome) -> bool:
+    """Whether it is about the same certificates. What was read from them then is kept."""
+    kept = outcome.presented[: len(old.presented)]
+    return (
+        old.presented == kept
+        and len(outcome.presented) - len(kept) == old.left_out
+        and old.path == outcome.path
+        and old.found == outcome.found
+    )
+
+
+def _with_certificates(old: Record, outcome: Outcome) -> Record:
+    presented = _kept(outcome.presented)
+    return old.after(
+        presented=presented,
+        left_out=len(outcome.presented) - len(presented),
+        found=tuple(dataclasses.replace(item, certificate=_bare(item)) for item in outcome.found),
+        path=tuple(map(_bare, outcome.path)),
+    )
 
 
 def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:

@@ -6,15 +6,18 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from mitmproxy import addonmanager, ctx, exceptions
 
 from mitmproxy_aia.egress import Policy, Proxy
+from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.proxies import AUTO, Way, parse_proxy
 from mitmproxy_aia.report_files import report_path
 from mitmproxy_aia.sources.caches import CACHE_FILE, MEMORY_ONLY, Where, from_home, where
 
+FROZEN = "aia_mode=frozen"
 MODES = ("complete", "frozen", "audit", "off")
 NAMES = frozenset(
     {
@@ -142,6 +145,11 @@ class Settings:
     annotate: bool = True
     report: Path | None = None
     page: str = ""
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Of each completion."""
+        return Limits(seconds=self.timeout, frozen=FROZEN if self.mode == "frozen" else "")
 
     @classmethod
     def from_options(cls) -> Settings:

@@ -65,11 +65,11 @@ Begin = Callable[[Iterable[Certificate], Verifier], Completion]
 be read."""
 Conclude = Callable[[Outcome], None]
 """Takes note of what came of it."""
-Learn = Callable[[Sequence[Certificate]], None]
-"""Takes the intermediates of a complete chain that was verified."""
+Intermediates = Callable[[], Sequence[Certificate]]
+"""Those of a complete chain that was verified. It takes a while to get them."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Watcher:
     """Who watches a handshake. `complete` is called when the chain was complete and verified.
 
@@ -79,8 +79,7 @@ class Watcher:
 
     begin: Begin
     conclude: Conclude
-    learn: Learn | None = None
-    complete: Callable[[], None] = lambda: None
+    complete: Callable[[Intermediates], None] = lambda _: None
     audit: bool = False
 
 
@@ -148,6 +147,7 @@ class _Watch:
         self._stock = layer.receive_handshake_data
         self._undecided = True
         self._ours: bool | None = None
+        self._before: dict[str, Any] = {}
 
     def start(self) -> None:
         # On the instance, so that no other connection is concerned; mypy knows classes only.
@@ -159,9 +159,9 @@ class _Watch:
         if self._ours is None:
             # Once: what was forgiven until then must not be forgotten.
             self._ours = self._handshake.ours
+            self._before = {name: getattr(self._layer.conn, name) for name in SET_BY_A_HANDSHAKE}
         if not self._ours:
             return (yield from self._stock(data))
-        before = {name: getattr(self._layer.conn, name) for name in SET_BY_A_HANDSHAKE}
         stock = self._stock(data)
         reply: object = None
         result: Progress | None = None
@@ -182,7 +182,7 @@ class _Watch:
                         raise
             if failed is not None:
                 self._undecided = False
-                return (yield from self._refuse(failed, str(failed), before))
+                return (yield from self._refuse(failed, str(failed)))
             if self._undecided and not (result and result[1]):
                 finished = result == (True, None) or isinstance(command, TlsEstablishedServerHook)
                 objection = self._handshake.objection(finished=finished)
@@ -191,7 +191,7 @@ class _Watch:
                     self._undecided = False
                     if failure is not None:
                         stock.close()
-                        return (yield from self._refuse(objection, failure, before))
+                        return (yield from self._refuse(objection, failure))
             if command is not None:
                 reply = yield command
         objection = self._handshake.objection(finished=result == (True, None))
@@ -206,10 +206,10 @@ class _Watch:
         return result
 
     def _refuse(
-        self, objection: Objection, failure: str, before: dict[str, Any]
+        self, objection: Objection, failure: str
     ) -> Generator[commands.Command, Any, Progress]:
-        """The connection is as it was `before` the handshake, and of no use any more."""
-        for name, value in before.items():
+        """The connection is as it was before the handshake, and of no use any more."""
+        for name, value in self._before.items():
             setattr(self._layer.conn, name, value)
         yield from self._handshake.refuse(objection)
         _seal(self._layer)
@@ -218,9 +218,7 @@ class _Watch:
     def _tell(self) -> None:
         """Has the complete chain learned. Whatever comes of that, the server is verified."""
         try:
-            self._watcher.complete()
-            if self._watcher.learn is not None:
-                self._watcher.learn(self._handshake.verified_intermediates())
+            self._watcher.complete(self._handshake.verified_intermediates)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,20 +34,21 @@ _FOR_SERVERS = (
 def rejected_in(*places: str | None) -> frozenset[Identity]:
     """The CAs that these trust files, and the files in these folders, reject as issuers for TLS
     servers. What cannot be read is passed over: OpenSSL has read it, or nobody has."""
-    found: set[Identity] = set()
+    found: frozenset[Identity] = frozenset()
     for place in filter(None, places):
-        path = Path(place).expanduser()
+        # Asked for each incomplete server, so without making a Path of it each time.
+        path = os.path.expanduser(place)
         try:
-            status = path.stat()
-        except OSError:
+            status = os.stat(path)
+        except (OSError, ValueError):
             continue
         found |= _rejected_in(path, status.st_mtime_ns, status.st_size)
-    return frozenset(found)
+    return found
 
 
 @functools.lru_cache(maxsize=8)
-def _rejected_in(path: Path, _changed: int, _size: int) -> frozenset[Identity]:
-    found: set[Identity] = set()
+def _rejected_in(place: str, _changed: int, _size: int) -> frozenset[Identity]:
+    path, found = Path(place), set[Identity]()
     for file in path.iterdir() if path.is_dir() else [path]:
         with contextlib.suppress(OSError):
             found.update(rejected(file.read_bytes()))

@@ -54,8 +54,6 @@ def report_path(text: str) -> Path | None:
 class ReportFiles:
     """Writes what is in `history`. A file is written whole, or left as it is."""
 
-    name = "aia_report_files"
-
     def __init__(self, history: History) -> None:
         self._history = history
         self._background = Background()

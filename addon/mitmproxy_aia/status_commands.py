@@ -20,8 +20,6 @@ class StatusCommands:
     """`remembered` gives the number of intermediates in memory, and `settings` those in force,
     without passwords."""
 
-    name = "aia_status_commands"
-
     def __init__(
         self,
         history: History,

@@ -84,7 +84,7 @@ class Tiers:
     ) -> Outcome:
         """Completes the chain of an https:// proxy that downloads go through."""
         limits = Limits(seconds=self._timeout(), frozen=self._frozen())
-        completion = Completion(presented, verifier, self.sources, limits, server)
+        completion = Completion(presented, verifier, self.sources, limits, lambda: server)
         outcome = completion.complete_at_once()
         return outcome if outcome.verified else await completion.complete()
 

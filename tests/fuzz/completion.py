@@ -122,7 +122,7 @@ async def _run(
 
 async def _complete(loop: Loop, world: _World, server: _Server, limits: Limits) -> None:
     started, chain = loop.time(), server.chain()
-    one = Completion(chain, verifier(), world.sources, limits, server.server)
+    one = Completion(chain, verifier(), world.sources, limits, lambda: server.server)
     outcome = one.complete_at_once()
     promise(loop.time() == started, "complete_at_once has waited")
     if not outcome.verified:
@@ -136,7 +136,7 @@ async def _complete(loop: Loop, world: _World, server: _Server, limits: Limits) 
     if outcome.verified and limits == Limits():
         # Nothing is downloaded twice while memory holds it.
         unhurried = dataclasses.replace(limits, slice=math.inf)
-        other = Completion(chain, verifier(), world.sources, unhurried, server.server)
+        other = Completion(chain, verifier(), world.sources, unhurried, lambda: server.server)
         again = other.complete_at_once()
         forgotten = len(outcome.found) > len(world.memory)
         promise(again.verified or forgotten, f"not verified again: {again.reason}")

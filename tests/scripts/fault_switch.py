@@ -57,7 +57,7 @@ SEAMS: dict[str, tuple[Any, str, Style]] = {
     "begin": (_aia, "_begin", "sync"),
     "conclude": (_aia, "_conclude", "sync"),
     "server": (mitmproxy_aia.addon, "server_of", "sync"),
-    "to learn": (_aia, "_to_learn", "sync"),
+    "complete": (_aia, "_complete", "sync"),
     "learn": (_aia, "_learn", "sync"),
     "sources": (tiers.Tiers, "sources", "property"),
     "memory": (memory.MemorySource, "known_issuers", "sync"),

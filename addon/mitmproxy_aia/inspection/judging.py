@@ -59,7 +59,7 @@ async def judge(
         # As in the proxy: no other path could cure it, so nothing is downloaded.
         whole = not any(fault.code in _NO_ANCHOR for fault in faults)
         return Inspection(presented, faults, when, refused=exhibit.built if whole else ())
-    completion = Completion(presented, exhibit.verifier, sources, limits, server)
+    completion = Completion(presented, exhibit.verifier, sources, limits, lambda: server)
     outcome = completion.complete_at_once()
     if not outcome.verified:
         outcome = await completion.complete()

@@ -30,8 +30,6 @@ class Page:
     """Serves what `history` and `tiers` hold at the host name that `settings` has; none:
     nowhere."""
 
-    name = "aia_page"
-
     def __init__(
         self, history: History, tiers: Tiers, metrics: Metrics, settings: Callable[[], Settings]
     ) -> None:
@@ -44,12 +42,17 @@ class Page:
         self._drawing = asyncio.Lock()
         history.listeners.append(self._tell)
 
-    async def request(self, flow: http.HTTPFlow) -> None:
+    def is_asked(self, flow: http.HTTPFlow) -> bool:
+        """Whether the request is to the page."""
         host = self._settings().page
         if not host or not flow.live or flow.response or flow.error:
-            return
-        if flow.request.pretty_host.lower().rstrip(".") != host:
-            return
+            return False
+        if not _mentions(flow.request.data, host.encode()):
+            return False
+        return flow.request.pretty_host.lower().rstrip(".") == host
+
+    async def answer(self, flow: http.HTTPFlow) -> None:
+        """Gives it its response."""
         try:
             answer = await self._answer(flow.request)
         except Exception:
@@ -61,7 +64,7 @@ class Page:
             body = b""
         flow.response = http.Response.make(answer.status, body, headers)
 
-    def done(self) -> None:
+    def close(self) -> None:
         # Whoever waits for news is not to wait for what is gone.
         self._over = True
         self._tell()
@@ -113,6 +116,13 @@ class Page:
             listing=listing,
             metrics=lambda: (self._metrics.prometheus_text(), self._metrics.content_type),
         )
+
+
+def _mentions(request: http.RequestData, host: bytes) -> bool:
+    """Whether it can be to `host`. It takes mitmproxy a while to tell, and most are not."""
+    places = (request.host.encode(errors="replace"), request.authority)
+    headers = (value for _, value in request.headers.fields)
+    return any(host in place.lower() for place in (*places, *headers))
 
 
 def settings_in_force(settings: Settings) -> Sequence[Setting]:
