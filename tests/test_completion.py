@@ -35,11 +35,13 @@ class Shelf:
     def __init__(self, *, known: Sequence[Issued] = (), fetched: Sequence[Issued] = ()) -> None:
         self.known = [Certificate(item.der) for item in known]
         self.fetched = [Certificate(item.der) for item in fetched]
+        self.looked_up: list[Certificate] = []
         self.asked: list[Certificate] = []
         self.kept: list[Certificate] = []
         self.open = 0
 
     def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
+        self.looked_up.append(certificate)
         return [Found(item, "shelf") for item in self.known if item.subject == certificate.issuer]
 
     async def fetch_issuers(
@@ -108,6 +110,19 @@ def test_known_issuer_needs_no_waiting(root: Issued) -> None:
     assert [found.origin for found in outcome.found] == ["shelf"]
     assert shelf.asked == []
     assert shelf.kept == list(certificates(ca))
+
+
+def test_nothing_is_looked_up_twice(root: Issued) -> None:
+    """Not either if the likeliest path, which is judged before any search, is not good."""
+    ca = root.issue("CA", ca=True)
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    later = (now, now + datetime.timedelta(days=10))
+    likelier = root.issue("CA", ca=True, key=ca, valid=later, path_length=0, signed_by=ca)
+    leaf = ca.issue()
+    empty, shelf = Shelf(), Shelf(known=[ca, likelier])
+    outcome = complete([leaf], root, empty, shelf)
+    assert outcome.path == certificates(leaf, ca, root)
+    assert empty.looked_up == shelf.looked_up == list(certificates(leaf))
 
 
 def test_known_issuers_of_all_sources_come_before_waiting(root: Issued) -> None:

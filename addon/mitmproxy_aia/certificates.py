@@ -173,11 +173,11 @@ class Certificate:
             return False
         return True
 
-    @property
+    @cached_property
     def not_before(self) -> datetime.datetime:
         return self.x509.not_valid_before_utc
 
-    @property
+    @cached_property
     def not_after(self) -> datetime.datetime:
         return self.x509.not_valid_after_utc
 

@@ -143,12 +143,12 @@ class Completion:
         await self._work_gently()
         while not self._done and (certificate := self._next_to_ask(budget)) is not None:
             attempt = await self._ask(certificate, budget)
-            # There may be many with nothing to say, and that takes no waiting.
-            await asyncio.sleep(0)
-            if attempt is None:
-                continue
-            self._attempts.append(attempt)
-            if attempt.found:
+            if attempt is not None:
+                self._attempts.append(attempt)
+            if attempt is None or not attempt.found:
+                # There may be many with nothing to say, and that takes no waiting.
+                await asyncio.sleep(0)
+            else:
                 for found in attempt.found:
                     self._add(found, nesting=self._nesting.get(certificate, 0) + 1)
                 await self._work_gently()

@@ -150,14 +150,18 @@ class Search:
         for look_up in self._look_up[self._asked_about_leaf :]:
             self._asked_about_leaf += 1
             known = [*look_up(self._leaf)]
-            for candidate in known:
-                self.add(candidate, presented=False)
-            if known:
+            if not known:
+                continue
+            likeliest = known[0]
+            if known[1:]:
                 likeliest = min(known, key=lambda issuer: likelihood(self._leaf, issuer))
-                anchored = self._verifier.above(likeliest) is None
-                if anchored and likeliest.identity != self._leaf.identity:
-                    self._judge((self._leaf, likeliest))
-                return
+            anchored = self._verifier.above(likeliest) is None
+            if anchored and likeliest.identity != self._leaf.identity:
+                self._judge((self._leaf, likeliest))
+            if not self.verified:
+                for candidate in known:
+                    self.add(candidate, presented=False)
+            return
 
     def may_grow(self, certificate: Certificate) -> bool:
         """Whether an issuer of `certificate`, which was reached, could still be of use: not
