@@ -15,7 +15,7 @@ from mitmproxy.proxy import commands, context, events, layers
 from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import handshake, pausing
+from mitmproxy_aia import handshake, openssl, pausing
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.pausing import Watcher
@@ -234,6 +234,29 @@ def test_learns_nothing_from_an_incomplete_chain(root: Issued, tls_max: int, kno
     wire = Wire(root, [ca.issue()], [Shelf(known=[ca] if known else [])], tls_max=tls_max).run()
     assert wire.established == known
     assert (wire.learned, wire.complete) == ([], 0)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_trust_store_is_not_asked_what_it_has_just_said(
+    root: Issued, tls_max: int, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That there is no issuer of a leaf: known from the handshake, if that came alone."""
+    asked: list[Certificate] = []
+    verify = openssl.verify
+
+    def counted(store: Any, chain: Any, known: Any = ()) -> openssl.Result:
+        asked.append(openssl.from_openssl(chain[0]))
+        return verify(store, chain, known)
+
+    monkeypatch.setattr(openssl, "verify", counted)
+    lower, upper = root.issue("Lower", ca=True), root.issue("Upper", ca=True)
+    leaf = lower.issue()
+    middle = upper.issue("Lower", ca=True, key=lower)
+    wire = Wire(
+        root, [leaf] if alone else [leaf, middle], [Shelf(known=[lower, upper])], tls_max=tls_max
+    ).run()
+    assert wire.established
+    assert (Certificate(leaf.der) in asked) == (not alone)
 
 
 def test_learns_nothing_from_a_refused_server(root: Issued, tls_max: int) -> None:

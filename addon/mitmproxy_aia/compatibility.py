@@ -44,7 +44,7 @@ OPENSSL = (
     *("X509_STORE_CTX_free", "X509_STORE_CTX_get1_chain", "X509_STORE_CTX_get_error"),
     *("X509_STORE_CTX_get_error_depth", "X509_STORE_CTX_init", "X509_STORE_CTX_new"),
     *("X509_STORE_set1_param", "X509_STORE_set_purpose", "X509_V_OK", "X509_verify_cert"),
-    *("X509_verify_cert_error_string", "sk_X509_free", "sk_X509_num", "sk_X509_value"),
+    *("X509_verify_cert_error_string", "X509_free", "sk_X509_free", "sk_X509_num", "sk_X509_value"),
     *("X509_VERIFY_PARAM_set1_host", "X509_VERIFY_PARAM_set1_ip"),
     *("X509_VERIFY_PARAM_set_hostflags", "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT"),
     *("X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS", "X509_STORE_CTX_set_error", "SSL_set_verify"),

@@ -21,7 +21,7 @@ from OpenSSL import SSL
 from mitmproxy_aia import costs, pausing
 from mitmproxy_aia.certificates import Certificate, presented
 from mitmproxy_aia.completion import Outcome
-from mitmproxy_aia.errors import curable
+from mitmproxy_aia.errors import UNABLE_TO_GET_ISSUER_CERT_LOCALLY, curable
 from mitmproxy_aia.openssl import (
     Built,
     Fault,
@@ -68,6 +68,7 @@ class _Handshake:
         )
         self._forgiven: list[Fault] = []
         self._too_much = False
+        self._alone: Certificate | None = None
         self._driving = False
 
     def start(self) -> None:
@@ -84,6 +85,8 @@ class _Handshake:
             # that is the leaf alone, there is no signature and no constraint to verify.
             chain = built()
             self._too_much = len(chain) > 1 and costs.too_much(chain)
+            if len(chain) == 1 and code == UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+                self._alone = chain[0]
         self._forgiven.append(Fault.of(code, depth))
         return not self._too_much
 
@@ -114,7 +117,11 @@ class _Handshake:
 
     def verifier(self) -> Verifier:
         rejected = rejected_in(*self._trust)
-        return Verifier.for_connection(self._connection, security_level(*self._ciphers), rejected)
+        level = security_level(*self._ciphers)
+        verifier = Verifier.for_connection(self._connection, level, rejected)
+        if self._alone is not None:
+            verifier.has_nothing_above(self._alone)
+        return verifier
 
     def presented(self) -> Iterator[Certificate]:
         return presented(presented_to(self._connection))

@@ -66,8 +66,8 @@ Result = tuple[Chain, Fault | None]
 def verify(
     store: crypto.X509Store, chain: Sequence[crypto.X509], known: Iterable[crypto.X509] = ()
 ) -> Result:
-    """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates. What
-    of the result is in `known` need not be read again.
+    """Has OpenSSL verify chain[0] against `store`, with the rest as untrusted certificates. A
+    certificate of the result that is in `known` need not be read again.
 
     X509_verify_cert(3) by itself: neither the purpose nor the security level of a handshake is
     asked, unless the store has a purpose.
@@ -87,31 +87,31 @@ def verify(
         clear_errors()
     code = _lib.X509_STORE_CTX_get_error(context)
     if good and code == _lib.X509_V_OK:
-        return _recognised(_chain_of(context), known), None
+        return _chain_of(context, known), None
     return _chain_of(context), Fault.of(
         code or errors.UNSPECIFIED, _lib.X509_STORE_CTX_get_error_depth(context)
     )
 
 
-def _chain_of(context: Any) -> Chain:
-    """The chain that was built in an X509_STORE_CTX, good or not."""
+def _chain_of(context: Any, known: Iterable[crypto.X509] = ()) -> Chain:
+    """The chain that was built in an X509_STORE_CTX, good or not. For a certificate that is the
+    same in memory as one of `known`, that is taken."""
     stack = _lib.X509_STORE_CTX_get1_chain(context)
     if stack == _ffi.NULL:
         return []
     size = _lib.sk_X509_num(stack)
     # pyOpenSSL makes objects of what OpenSSL gives it; they free it.
     from_pointer: Any = crypto.X509._from_raw_x509_ptr
-    chain = [from_pointer(_lib.sk_X509_value(stack, position)) for position in range(size)]
+    objects = {each._x509: each for each in known}
+    chain: Chain = []
+    for position in range(size):
+        pointer = _lib.sk_X509_value(stack, position)
+        if (same := objects.get(pointer)) is not None:
+            _lib.X509_free(pointer)  # the stack's own reference
+            chain.append(same)
+        else:
+            chain.append(from_pointer(pointer))
     _lib.sk_X509_free(stack)
-    return chain
-
-
-def _recognised(chain: Chain, known: Iterable[crypto.X509]) -> Chain:
-    """`chain`, with the DER of those that are in `known`: not equal, but the same in memory."""
-    pointers: dict[Any, crypto.X509] = {each._x509: each for each in known}
-    for certificate in chain:
-        if (same := pointers.get(certificate._x509)) is not None:
-            _ders[certificate] = der_of(same)
     return chain
 
 

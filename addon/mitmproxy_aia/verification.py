@@ -112,6 +112,12 @@ class Verifier:
             anchors=anchors_of(context) if at is None else None,
         )
 
+    def has_nothing_above(self, certificate: Certificate) -> None:
+        """To be told what OpenSSL has just found in the trust store of the connection: no issuer
+        of `certificate`. It need not be asked once more."""
+        missing = Fault.of(errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 0)
+        self._above[certificate] = [], missing
+
     @property
     def signatures(self) -> int:
         """How many signature checks there were so far, at most."""
