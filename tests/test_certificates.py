@@ -309,3 +309,13 @@ def test_certificate_that_is_too_large(root: Issued) -> None:
     small = parsed(root.issue(hosts=[f"host-{number}.example" for number in range(1_000)]))
     assert small.extensions_readable
     assert small.authority_key_identifier is not None
+
+
+def test_bare(root: Issued) -> None:
+    """It is the same certificate, and takes less room."""
+    certificate = Certificate.from_der(root.der)
+    assert Certificate(root.der).bare == certificate
+    assert [*Certificate(root.der).bare.__dict__] == ["der"]
+    name, fingerprint = certificate.name, certificate.fingerprint
+    read = {"der": certificate.der, "name": name, "fingerprint": fingerprint}
+    assert certificate.bare.__dict__ == read

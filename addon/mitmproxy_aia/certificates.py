@@ -206,6 +206,16 @@ class Certificate:
         return display_name(name) if name is not None else _unreadable(self._names[1])
 
     @property
+    def bare(self) -> Certificate:
+        """The same without what was read from it, which takes several times the room; but for
+        name and fingerprint."""
+        bare = Certificate(self.der)
+        for read in "name", "fingerprint":
+            if read in self.__dict__:
+                bare.__dict__[read] = self.__dict__[read]
+        return bare
+
+    @property
     def issuer_name(self) -> str:
         """The issuer for people, in the same way."""
         name = _read_name(self._names[0], lambda: self.x509.issuer)

@@ -219,9 +219,19 @@ def _with_certificates(old: Record, outcome: Outcome) -> Record:
     return old.after(
         presented=presented,
         left_out=len(outcome.presented) - len(presented),
-        found=tuple(dataclasses.replace(item, certificate=_bare(item)) for item in outcome.found),
-        path=tuple(map(_bare, outcome.path)),
+        found=tuple(
+            dataclasses.replace(item, certificate=_named(item.certificate))
+            for item in outcome.found
+        ),
+        path=tuple(map(_named, outcome.path)),
     )
+
+
+def _named(certificate: Certificate) -> Certificate:
+    # Flows are told the names. They are read here, where others of the same authority have
+    # the certificate in hand as well.
+    _ = certificate.name
+    return certificate.bare
 
 
 def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:
@@ -233,7 +243,7 @@ def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:
             room -= len(certificate.der)
         if room < 0:
             break
-        kept.append(_bare(certificate))
+        kept.append(certificate.bare)
     return tuple(kept)
 
 
@@ -246,11 +256,5 @@ def _fetched(outcome: Outcome) -> tuple[Found, ...]:
         room -= len(certificate.der)
         if room < 0:
             break
-        kept.append(dataclasses.replace(item, certificate=_bare(certificate)))
+        kept.append(dataclasses.replace(item, certificate=certificate.bare))
     return tuple(kept)
-
-
-def _bare(what: Certificate | Found) -> Certificate:
-    """Without what was read from it, which takes several times the room."""
-    certificate = what.certificate if isinstance(what, Found) else what
-    return Certificate(certificate.der)
