@@ -22,6 +22,7 @@ from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.search import Judge, Search
+from mitmproxy_aia.slices import Slices
 from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource
 
 PRESENTED = "the server"
@@ -161,16 +162,20 @@ class Completion:
         yield from self._search.run()
 
     async def _work_gently(self) -> None:
+        slices = Slices()
         began = time.thread_time()
-        for _ in self._work():
-            if (spent := time.thread_time() - began) >= self._limits.slice:
-                self._computed += spent
-                if self._computed >= self._limits.computing:
-                    self._note(f"given up after {self._limits.computing:g} s of computing")
-                    return
-                await asyncio.sleep(0)
-                began = time.thread_time()
-        self._computed += time.thread_time() - began
+        try:
+            for _ in self._work():
+                if (spent := time.thread_time() - began) >= self._limits.slice:
+                    self._computed += spent
+                    if self._computed >= self._limits.computing:
+                        self._note(f"given up after {self._limits.computing:g} s of computing")
+                        return
+                    await slices.next()
+                    began = time.thread_time()
+            self._computed += time.thread_time() - began
+        finally:
+            slices.over()
 
     @property
     def _done(self) -> bool:

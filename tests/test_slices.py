@@ -1,0 +1,114 @@
+"""Who computes for long does so in turns, and everybody else has his in between."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pytest
+
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.completion import Completion
+from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.slices import Slices
+from mitmproxy_aia.verification import Verifier
+from tests.lab import Issued
+from tests.test_completion import certificates, exploding, verifier_for
+
+
+class Rounds:
+    """Counts those of the event loop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._task = asyncio.create_task(self._count())
+
+    async def _count(self) -> None:
+        while True:
+            self.number += 1
+            await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+async def work(name: str, rounds: Rounds, done: list[tuple[int, str]], slices: int) -> None:
+    mine = Slices()
+    try:
+        for _ in range(slices):
+            await mine.next()
+            done.append((rounds.number, name))
+    finally:
+        mine.over()
+
+
+def test_one_in_each_round() -> None:
+    """In the order of arrival, and nobody twice before all others had a turn."""
+
+    async def main() -> list[tuple[int, str]]:
+        rounds, done = Rounds(), list[tuple[int, str]]()
+        await asyncio.gather(*(work(name, rounds, done, 4) for name in "abc"))
+        rounds.stop()
+        return done
+
+    for _ in range(2):  # each in an event loop of its own
+        done = asyncio.run(main())
+        numbers = [number for number, _ in done]
+        assert numbers == sorted({*numbers})
+        assert "".join(name for _, name in done) == "abc" * 4
+
+
+def test_alone_it_goes_on_in_the_next_round() -> None:
+    async def main() -> list[int]:
+        rounds, done = Rounds(), list[tuple[int, str]]()
+        await work("a", rounds, done, 5)
+        rounds.stop()
+        return [number for number, _ in done]
+
+    numbers = asyncio.run(main())
+    assert numbers == [*range(numbers[0], numbers[0] + 5)]
+
+
+@pytest.mark.parametrize("when", range(4))
+def test_who_is_cancelled_keeps_nobody(when: int) -> None:
+    """Waiting for a turn, or in one."""
+
+    async def main() -> list[str]:
+        rounds, done = Rounds(), list[tuple[int, str]]()
+        tasks = [asyncio.create_task(work(name, rounds, done, 3)) for name in "abc"]
+        for _ in range(when):
+            await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        rounds.stop()
+        return [name for _, name in done if name != "a"]
+
+    assert sorted(asyncio.run(main())) == [*"bbbccc"]
+
+
+def test_many_completions_at_once(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All together they do one slice in a round."""
+    chains: Sequence[Sequence[Issued]] = [exploding(6) for _ in range(4)]
+    worked: dict[int, set[int]] = defaultdict(set)
+    step = Verifier.step
+
+    async def main() -> None:
+        rounds = Rounds()
+        completions = [
+            Completion(certificates(*chain), verifier_for(root), [], Limits(slice=0))
+            for chain in chains
+        ]
+        owners = {id(each._search._verifier): number for number, each in enumerate(completions)}
+
+        def counted(self: Verifier, certificate: Certificate, issuer: Certificate) -> Fault | None:
+            worked[rounds.number].add(owners[id(self)])
+            return step(self, certificate, issuer)
+
+        monkeypatch.setattr(Verifier, "step", counted)
+        await asyncio.gather(*(each.complete() for each in completions))
+        rounds.stop()
+
+    asyncio.run(main())
+    assert {*range(len(chains))} == set.union(*worked.values())
+    assert len(worked) > 20
+    assert {len(owners) for owners in worked.values()} == {1}
