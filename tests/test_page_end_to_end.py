@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mitmproxy_aia.certificates import read_certificates
-from mitmproxy_aia.page.site import HEADERS
+from mitmproxy_aia.page.headers import HEADERS
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl, dead_url
 from tests.lab.listener import Listener

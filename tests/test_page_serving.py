@@ -10,7 +10,7 @@ from mitmproxy.test import taddons, tflow, tutils
 
 from mitmproxy_aia import Aia
 from mitmproxy_aia.cache import Entry
-from mitmproxy_aia.page import cache_view, serving
+from mitmproxy_aia.page import answers, cache_view
 from mitmproxy_aia.page.cache_view import CacheView
 from mitmproxy_aia.page.serving import Page
 from mitmproxy_aia.page.site import Answer
@@ -37,13 +37,13 @@ def ask(target: str) -> tuple[int, str]:
 
 def test_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for news is told after a while that there are none."""
-    monkeypatch.setattr(serving, "NEWS_AFTER", 0.01)
+    monkeypatch.setattr(answers, "NEWS_AFTER", 0.01)
     status, revision = ask("/changes")
     assert status == 200
     began, _, number = revision.partition("-")
     assert began.isdigit()
     assert number == "0"
-    monkeypatch.setattr(Page, "_revision", property(lambda page: revision))
+    monkeypatch.setattr(answers.Answers, "_revision", property(lambda page: revision))
     assert ask(f"/changes?after={revision}") == (200, revision)
 
 
@@ -55,7 +55,7 @@ def test_error_is_answered(
     def broken(*_: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(serving, "respond", broken)
+    monkeypatch.setattr(answers, "respond", broken)
     status, text = ask("/")
     assert (status, "secret" in text) == (500, False)
     assert "the page cannot be shown" in caplog.text
@@ -80,7 +80,7 @@ def test_one_is_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.gather(*map(page.answer, flows))
             return [flow.response.status_code for flow in flows if flow.response]
 
-    monkeypatch.setattr(serving, "respond", respond)
+    monkeypatch.setattr(answers, "respond", respond)
     assert asyncio.run(main()) == [200] * 8
 
 

@@ -12,7 +12,6 @@ from typing import cast
 
 from mitmproxy import command, types
 
-from mitmproxy_aia import bundle
 from mitmproxy_aia.background import Background
 from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import printable
@@ -85,6 +84,8 @@ class CacheCommands:
         in_memory = self._tiers.entries()
 
         def write() -> str:
+            from mitmproxy_aia import bundle  # in a thread, and for few
+
             remembered = [*in_memory, *self._tiers.cached()]
             bundle.save(Path(path).expanduser(), bundle.write_bundle(remembered))
             number = len({entry.certificate for entry in remembered})

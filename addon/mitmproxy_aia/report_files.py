@@ -6,25 +6,18 @@ import asyncio
 import datetime
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mitmproxy import command, exceptions, types
 
 from mitmproxy_aia.background import Background
-from mitmproxy_aia.bundle import save
 from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.history import History
-from mitmproxy_aia.report import as_json
-from mitmproxy_aia.report_html import as_html
 from mitmproxy_aia.sources.caches import from_home
 
 logger = logging.getLogger(__name__)
 
-_FORMATS: Mapping[str, Callable[[History, datetime.datetime], str]] = {
-    ".json": as_json,
-    ".html": as_html,
-}
+_FORMATS = (".json", ".html")
 
 
 def report_path(text: str) -> Path | None:
@@ -86,5 +79,8 @@ class ReportFiles:
             logger.error(f"aia_report: {error}")
 
     def _write(self, path: Path) -> None:
-        text = _FORMATS[path.suffix.lower()](self._history, datetime.datetime.now(datetime.UTC))
-        save(path, [text])
+        # Most proxies never write one, and need not wait for this when they start.
+        from mitmproxy_aia import bundle, report, report_html
+
+        written = report.as_json if path.suffix.lower() == ".json" else report_html.as_html
+        bundle.save(path, [written(self._history, datetime.datetime.now(datetime.UTC))])
