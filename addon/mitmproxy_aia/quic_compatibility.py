@@ -29,10 +29,17 @@ _VERIFIED_WITH = ("certificate", "chain", "server_name", "cadata", "cafile", "ca
 
 def quic_incompatibility() -> str | None:
     """One line that says what is not as `quic` needs it, or None. Changes nothing."""
-    return first_flaw((("mitmproxy", _mitmproxy), ("aioquic", _aioquic)))
+    begun: list[Any] = []
+    return first_flaw(
+        (
+            ("mitmproxy", lambda: begun.append(_mitmproxy())),
+            ("aioquic", lambda: _aioquic(begun[0])),
+        )
+    )
 
 
-def _mitmproxy() -> None:
+def _mitmproxy() -> Any:
+    """Returns aioquic's side of a connection that a layer has begun, which takes milliseconds."""
     layer_methods(_LAYERS, "ServerQuicLayer")
     layer = layer_at_work(
         lambda context, server: get(_LAYERS, "ServerQuicLayer")(context, server, time=lambda: 0.0),
@@ -48,19 +55,19 @@ def _mitmproxy() -> None:
     quic = part(layer, "quic", "ServerQuicLayer")
     if not isinstance(quic, get("aioquic.quic.connection", "QuicConnection")):
         raise Lacking("the quic of a ServerQuicLayer is not aioquic's")
+    return quic
 
 
-def _aioquic() -> None:
+def _aioquic(begun: Any) -> None:
     configuration = get("aioquic.quic.configuration", "QuicConfiguration")(
         alpn_protocols=["h3"], verify_mode=ssl.CERT_REQUIRED
     )
     quic = get("aioquic.quic.connection", "QuicConnection")(configuration=configuration)
-    quic.connect(("127.0.0.1", 443), now=0.0)
     if part(quic, "configuration", "QuicConnection") is not configuration:
         raise Lacking("QuicConnection.configuration is not what it was made with")
     for name in "server_name", "cadata", "cafile", "capath":
         part(configuration, name, "QuicConfiguration")
-    context = part(quic, "tls", "QuicConnection")
+    context = part(begun, "tls", "QuicConnection")
     for name in "state", "_verify_mode", "_peer_certificate", "_peer_certificate_chain":
         part(context, name, "aioquic.tls.Context")
     if context._verify_mode != ssl.CERT_REQUIRED:

@@ -1,4 +1,4 @@
-"""Whether OpenSSL's verdicts are what they have to be, tried on a chain made on the spot.
+"""Whether OpenSSL's verdicts are what they have to be, tried on a chain of our own.
 
 What a handshake asks has been asked in another way before, and then a new OpenSSL did not
 answer all of it any more. Nobody would notice: bad chains would be accepted.
@@ -6,25 +6,48 @@ answer all of it any more. Nobody would notice: bad chains would be accepted.
 
 from __future__ import annotations
 
-import datetime
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+import base64
 
 from mitmproxy_aia import errors, openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.rehearsal import rehearse
 
 
+def _certificate(text: str) -> Certificate:
+    return Certificate(base64.b64decode(text))
+
+
+# To make them takes longer than to try them. Their keys are of P-384 and nobody has them, their
+# signatures are with SHA-256, and they are valid from 1970 to the end of 9999.
+_ROOT = _certificate(
+    "MIIBcTCB+KADAgECAhQYNXM2IrdLKR42xDFjL47HZd9dkTAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARSb290MCAXDTcw"
+    "MDEwMTAwMDAwMFoYDzk5OTkxMjMxMjM1OTU5WjAPMQ0wCwYDVQQDDARSb290MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE"
+    "uzErbp+Ao/hfSR22H0yH7uySIYgifLyW2Jcp1pis+cDJIbH95an4FnBniwWjCj14uclToCT2lmLchhrDbf1Epkaq97y0"
+    "x5vD/p7c7kp1phsUgtDtiw9eARp45qWzVDuXoxMwETAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA2gAMGUCMQDs"
+    "UiAJvMRcxVmYqBFE7eunJjEyHiz/XoJlbSC2Jc8o/6dNLxyCwj0Z20VfGjscQnECMDnIgp2pjCrEZ9XhfrgBFcX4V0ZZ"
+    "ovsJMJCgqB2fHFp7ssVwyimNAFct4tFBYGQkUw=="
+)
+_LEAF = _certificate(
+    "MIIBbTCB9aADAgECAhQgaw4bF77NCJK83a2IORsFARN0SzAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARSb290MCAXDTcw"
+    "MDEwMTAwMDAwMFoYDzk5OTkxMjMxMjM1OTU5WjAPMQ0wCwYDVQQDDARMZWFmMHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE"
+    "nBYZCinWi1dRsXVxge1d97p644A3IZTF8KTjnpEfdXOwmBALazaMh0DS2riJdgo7e/A8L7JeY1ed7tip4NZOwbviDsHx"
+    "VeLBvdHAZNp0Q+eDmJ++YC1Ab46z97Awn381oxAwDjAMBgNVHRMBAf8EAjAAMAoGCCqGSM49BAMCA2cAMGQCMEWcA0RO"
+    "m+S7QZLbBQcxk1hYlcdourcEwNlhl9ZArGZiZjWg74WENInfkF/oiUVflAIwB5eHXNGu+ZphrkFOfH+7bQIdV4/YiQtm"
+    "+e1VYQC6+O+XPbZ3D+/nMzqfiKO4MNg8"
+)
+_STRANGER = _certificate(
+    "MIIBcTCB+KADAgECAhQNDVpufuIJfrdguOfdTKUipzr7dTAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARSb290MCAXDTcw"
+    "MDEwMTAwMDAwMFoYDzk5OTkxMjMxMjM1OTU5WjAPMQ0wCwYDVQQDDARSb290MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE"
+    "q0TPuU+YJgAN6hy63Ob2yfYDD/xma+skw/MlaTgNRAX2dzaeom5hLxRcEGQtqZ4meJyDzgtCe4Y4pt+PmiRuE8DULywW"
+    "uiSnIdICc9fLnY8upr7TI+aesft/mrdfMa9AoxMwETAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA2gAMGUCMDvw"
+    "Di2yftSPrl9HYuY95aZwUPfiQRlEH2Aus8SFOxmRQZN9tUTfgnKs0CbW+TFUGAIxAL2YUHk0pLS4pqkHnHyrmQr6P32f"
+    "FZSOLjPzYoPfLdX6C/a1UrMlqXQWCHYBEEwXMg=="
+)
+
+
 def wrong_verdict() -> str | None:
     """Words for a verdict that is not what it has to be, or None. Takes some 3 ms."""
-    root_key, leaf_key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-    root = _certificate("Root", root_key, root_key)
-    leaf = openssl.to_openssl(_certificate("Leaf", leaf_key, root_key))
-    anchors = [openssl.to_openssl(root)]
+    leaf, anchors = openssl.to_openssl(_LEAF), [openssl.to_openssl(_ROOT)]
     for level, trusted, code in (
         (3, anchors, 0),
         # 192 bits of strength: the keys have them, the signature has 128.
@@ -43,24 +66,5 @@ def wrong_verdict() -> str | None:
 
 
 def leaf_and_stranger() -> tuple[Certificate, Certificate]:
-    """A leaf, and a root which has not issued it."""
-    leaf_key, issuer_key, root_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-    return _certificate("Leaf", leaf_key, issuer_key), _certificate("Root", root_key, root_key)
-
-
-def _certificate(
-    name: str, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey
-) -> Certificate:
-    """A certificate of `name` and `key`, issued by "Root"."""
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("Root", name)]
-    builder = x509.CertificateBuilder(
-        issuer_name=names[0],
-        subject_name=names[1],
-        public_key=key.public_key(),
-        serial_number=x509.random_serial_number(),
-        not_valid_before=now - day,
-        not_valid_after=now + day,
-    ).add_extension(x509.BasicConstraints(ca=name == "Root", path_length=None), critical=True)
-    made = builder.sign(signer, hashes.SHA256())
-    return Certificate(made.public_bytes(Encoding.DER))
+    """A leaf, and a root which has not issued it, but has the name of the one that has."""
+    return _LEAF, _STRANGER
