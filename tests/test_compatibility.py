@@ -1,4 +1,6 @@
-"""A mitmproxy, pyOpenSSL or httpx that has changed: one line says so when the addon is loaded."""
+"""A mitmproxy or pyOpenSSL that has changed: one line says so when the addon is loaded.
+
+For httpx see test_late.py."""
 
 import re
 import subprocess
@@ -7,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import mitmproxy.version
 import OpenSSL
 import pytest
@@ -274,29 +275,6 @@ def test_wrong_verdicts(
     line = incompatibility() or ""
     assert f"cannot work with pyOpenSSL {OpenSSL.__version__}: OpenSSL says " in line
     assert said in line
-
-
-def keeps_another_pool(self: Any, **_: object) -> None:
-    self._pool = object()
-
-
-HTTPX: dict[str, Callable[[Patch], None]] = {
-    "AsyncHTTPTransport has no _pool": other(
-        httpx.AsyncHTTPTransport, "__init__", lambda *_, **__: None
-    ),
-    "the _pool of an AsyncHTTPTransport is not httpcore's": other(
-        httpx.AsyncHTTPTransport, "__init__", keeps_another_pool
-    ),
-}
-
-
-@pytest.mark.parametrize("what", HTTPX)
-def test_changed_httpx(what: str, monkeypatch: Patch) -> None:
-    """Where the limit to what a download receives is put."""
-    HTTPX[what](monkeypatch)
-    line = incompatibility() or ""
-    assert f"cannot work with httpx {httpx.__version__}: " in line
-    assert what in line
 
 
 def test_module_that_is_gone(monkeypatch: Patch) -> None:

@@ -24,6 +24,7 @@ from mitmproxy_aia.history import History
 from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
 from mitmproxy_aia.page.serving import Page, settings_in_force
+from mitmproxy_aia.preparation import Preparation
 from mitmproxy_aia.quic_compatibility import quic_incompatibility
 from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.report_files import ReportFiles
@@ -69,6 +70,7 @@ class Aia:
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
+        self._preparation = Preparation()
         self._reports = ReportFiles(self.history)
         self._page = Page(
             self.history,
@@ -120,6 +122,7 @@ class Aia:
             # Where mitmproxy is embedded, nobody may have told the last addon of the options.
             self.configure(set(NAMES))
         self._take_turns()
+        self._preparation.begin()
 
     def _take_turns(self) -> None:
         # There, too, TlsConfig may come after us.
@@ -182,6 +185,7 @@ class Aia:
         for turn in self._turns:
             turn.give_back()
         self._page.close()
+        self._preparation.end()
         self._tiers.close()
         self._reports.finish(report)
 

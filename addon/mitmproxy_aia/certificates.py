@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Name
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
@@ -309,6 +309,9 @@ def _read_der(data: bytes) -> tuple[Certificate, ...]:
         return (Certificate.from_der(data),)
     except ValueError as error:
         damage = error
+    # With all that it imports for e-mails, which nobody waits for who never needs it.
+    from cryptography.hazmat.primitives.serialization import pkcs7
+
     try:
         bundle = pkcs7.load_der_pkcs7_certificates(data)
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):

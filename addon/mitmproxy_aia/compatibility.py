@@ -7,7 +7,7 @@ of a connection. It is looked up by name, so that a name which is gone is a reas
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,13 +62,19 @@ class Lacking(Exception):
     """What is not as it was; words to follow the package's name."""
 
 
-Checks = Iterable[tuple[str, Callable[[], None]]]
+Checks = Iterable[tuple[str, Callable[[], object]]]
 """The package that is looked at, and what raises if something is not as it was."""
 
 
 def incompatibility() -> str | None:
     """One line that says what is not as this package needs it, or None. Changes nothing."""
     return first_flaw(_CHECKS)
+
+
+def httpx_checks() -> Checks:
+    """What else downloads need. httpx takes too long to import for a proxy that does not listen
+    yet, so at first only its being there is looked at; see `sources.late`."""
+    return (("httpx", _httpx),)
 
 
 def first_flaw(checks: Checks) -> str | None:
@@ -297,6 +303,11 @@ def _verdicts() -> None:
         raise Lacking(flaw)
 
 
+def _httpx_is_there() -> None:
+    if importlib.util.find_spec("httpx") is None:
+        raise Lacking("it has no module httpx")
+
+
 def _httpx() -> None:
     """A transport sends with what is in its `_pool`: the limit to what it receives is there."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -314,5 +325,5 @@ _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("pyOpenSSL", _openssl),
     (_CONFIGURATION, _configuration),
     ("pyOpenSSL", _verdicts),
-    ("httpx", _httpx),
+    ("httpx", _httpx_is_there),
 )

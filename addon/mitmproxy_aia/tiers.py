@@ -16,8 +16,8 @@ from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.sources import ClosableSource, Found, IssuerSource
 from mitmproxy_aia.sources.aia import AiaSource, Download
 from mitmproxy_aia.sources.caches import MEMORY_ONLY, Where, open_cache, open_source
-from mitmproxy_aia.sources.download import Downloader
 from mitmproxy_aia.sources.files import FilesSource
+from mitmproxy_aia.sources.late import LateDownloader
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
 
@@ -72,7 +72,7 @@ class Tiers:
     def sources(self) -> Sequence[IssuerSource]:
         """Needs a running event loop."""
         if self._aia is None:
-            download = Downloader(
+            download = LateDownloader(
                 self._timeout, self._policy, self._listeners, self._frozen, self._complete
             )
             self._aia = AiaSource(self._counted(download))
