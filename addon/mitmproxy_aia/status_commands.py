@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from mitmproxy import command, types
 
 from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.counters import DOWNLOADS, SOURCES, Counters
 from mitmproxy_aia.history import History, Record
-from mitmproxy_aia.page.settings import Setting
+
+if TYPE_CHECKING:
+    from mitmproxy_aia.page.settings import Setting
 
 MAX_CELL = 300
 """Characters of a stranger's text in a table."""

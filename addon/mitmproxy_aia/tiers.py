@@ -16,7 +16,6 @@ from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.sources import ClosableSource, Found, IssuerSource
 from mitmproxy_aia.sources.aia import AiaSource, Download
 from mitmproxy_aia.sources.caches import MEMORY_ONLY, Where, open_cache, open_source
-from mitmproxy_aia.sources.files import FilesSource
 from mitmproxy_aia.sources.late import LateDownloader
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
@@ -47,7 +46,7 @@ class Tiers:
         self._where: Where = MEMORY_ONLY
         self._paths: tuple[Path, ...] = ()
         self._memory = MemorySource()
-        self._files = FilesSource(())
+        self._files: ClosableSource | None = None
         self._cache: ClosableSource | None = None
         self._aia: AiaSource | None = None
 
@@ -58,10 +57,10 @@ class Tiers:
         """
         files, cache = self._files, self._cache
         if tuple(paths) != self._paths:
-            files = FilesSource(paths, at=self._at)
+            files = _files(paths, self._at)
         if where != self._where:
             cache = open_source(where, at=self._at)
-        if files is not self._files:
+        if files is not self._files and self._files is not None:
             self._files.close()
         if cache is not self._cache and self._cache is not None:
             self._cache.close()
@@ -76,8 +75,8 @@ class Tiers:
                 self._timeout, self._policy, self._listeners, self._frozen, self._complete
             )
             self._aia = AiaSource(self._counted(download))
-        cache = () if self._cache is None else (self._cache,)
-        return (self._memory, self._files, *cache, self._aia)
+        named = filter(None, (self._files, self._cache))
+        return (self._memory, *named, self._aia)
 
     async def _complete(
         self, presented: Iterable[Certificate], verifier: Verifier, server: Server
@@ -139,6 +138,14 @@ class Tiers:
         if self._aia is not None:
             self._aia.close()
             self._aia = None
+
+
+def _files(paths: Sequence[Path], at: datetime.datetime | None) -> ClosableSource | None:
+    if not paths:
+        return None
+    from mitmproxy_aia.sources.files import FilesSource  # for few
+
+    return FilesSource(paths, at=at)
 
 
 def _clear(where: Where) -> int:

@@ -16,11 +16,11 @@ from mitmproxy_aia.history import History
 from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import Settings
 from mitmproxy_aia.page.headers import HEADERS
-from mitmproxy_aia.page.settings import Setting, shown
 from mitmproxy_aia.tiers import Tiers
 
 if TYPE_CHECKING:
     from mitmproxy_aia.page.answers import Answers
+    from mitmproxy_aia.page.settings import Setting
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,8 @@ def _mentions(request: http.RequestData, host: bytes) -> bool:
 
 def settings_in_force(settings: Settings) -> Sequence[Setting]:
     """Ours, and those of mitmproxy that matter here. No password is in them."""
+    from mitmproxy_aia.page.settings import Setting, shown
+
     told = []
     for name, option in ctx.options._options.items():
         if name.startswith("aia_") or name in RELATED:

@@ -8,7 +8,6 @@ from pathlib import Path
 from mitmproxy_aia.cache import Cache
 from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.sources import ClosableSource
-from mitmproxy_aia.sources.redis_url import check_url
 
 CACHE_FILE = "aia.sqlite3"
 """In mitmproxy's confdir, unless another one is named."""
@@ -30,6 +29,8 @@ def where(text: str, confdir: Path) -> Where:
     if not separator and text.startswith(("redis:", "rediss:")):
         raise ValueError("takes redis://host:port/db, with two slashes")
     if scheme in ("redis", "rediss") and separator:
+        from mitmproxy_aia.sources.redis_url import check_url
+
         check_url(text)
         return text
     if separator:
