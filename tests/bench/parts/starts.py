@@ -89,8 +89,10 @@ def _numbered(template: bytes, number: int) -> Certificate:
 def _start(addon: bool, confdir: Path | None = None) -> list[float]:
     """Milliseconds until it listens, and MiB of memory that it then has."""
     options = {"termlog_verbosity": "info"}
+    # What Python has compiled it keeps, as it does for users (pip has compiled mitmproxy already).
+    keep = {"PYTHONDONTWRITEBYTECODE": ""}
     started = time.perf_counter()
-    with Proxy(addon=addon, confdir=confdir, options=options) as proxy:
+    with Proxy(addon=addon, confdir=confdir, options=options, environment=keep) as proxy:
         took = (time.perf_counter() - started) * 1000
         return [took, resident(proxy)]
 
