@@ -157,13 +157,16 @@ class Field:
 
 
 @pytest.fixture(scope="module")
-def field(root: Issued) -> Iterator[Field]:
+def field(root: Issued, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    file = tmp_path_factory.mktemp("intermediates") / "another.pem"
+    file.write_bytes(authority("Another").issue("CA", ca=True).pem)
+    options = {"aia_timeout": "0.2", "aia_allow": "ca.fault.test", "aia_intermediates": str(file)}
     with (
         CaIssuersServer() as ca,
         Proxy(
             trust=[root],
             scripts=[SCRIPT],
-            options={"aia_timeout": "0.2", "aia_allow": "ca.fault.test"},
+            options=options,
             environment={"PYTHONPATH": str(ADDON.parent)},
         ) as proxy,
     ):

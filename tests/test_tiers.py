@@ -32,19 +32,22 @@ def known(tiers: Tiers, issued: Issued) -> list[str]:
     return [item.cache for source in tiers.sources for item in source.known_issuers(leaf)]
 
 
-def test_order_of_cost(tmp_path: Path) -> None:
-    """Memory, files, the cache if there is one, and then the network."""
+def test_order_of_cost(ca: Issued, tmp_path: Path) -> None:
+    """Memory, files and the cache if there are any, and then the network."""
+    (tmp_path / "ca.pem").write_bytes(ca.pem)
 
     async def main() -> None:
         tiers = Tiers(lambda: 1.0)
-        assert [type(source) for source in tiers.sources] == [MemorySource, FilesSource, AiaSource]
-        tiers.set(tmp_path / "cache", ())
+        assert [type(source) for source in tiers.sources] == [MemorySource, AiaSource]
+        tiers.set(tmp_path / "cache", (tmp_path / "ca.pem",))
         assert [type(source) for source in tiers.sources] == [
             MemorySource,
             FilesSource,
             SqliteSource,
             AiaSource,
         ]
+        tiers.close()
+        assert [type(source) for source in tiers.sources] == [MemorySource, AiaSource]
         tiers.close()
 
     asyncio.run(main())
@@ -92,7 +95,7 @@ def test_the_old_cache_is_closed(ca: Issued, tmp_path: Path) -> None:
         tiers = Tiers(lambda: 1.0)
         tiers.set(tmp_path / "one", ())
         tiers.keep([found(ca)])
-        old = tiers.sources[2]
+        [old] = (source for source in tiers.sources if isinstance(source, SqliteSource))
         tiers.set(tmp_path / "two", ())
         assert old.known_issuers(Certificate(ca.issue().der)) == []
         with contextlib.closing(sqlite3.connect(tmp_path / "one")) as database:
