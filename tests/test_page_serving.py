@@ -12,7 +12,6 @@ from mitmproxy_aia import Aia
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.page import answers, cache_view
 from mitmproxy_aia.page.cache_view import CacheView
-from mitmproxy_aia.page.serving import Page
 from mitmproxy_aia.page.site import Answer
 from mitmproxy_aia.sources.caches import MEMORY_ONLY
 from mitmproxy_aia.tiers import Tiers
