@@ -75,7 +75,8 @@ class Tiers:
                 self._timeout, self._policy, self._listeners, self._frozen, self._complete
             )
             self._aia = AiaSource(self._counted(download))
-        named = filter(None, (self._files, self._cache))
+        # Not whether they are true: a folder that is empty now is one to look into.
+        named = (each for each in (self._files, self._cache) if each is not None)
         return (self._memory, *named, self._aia)
 
     async def _complete(
