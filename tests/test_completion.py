@@ -125,6 +125,24 @@ def test_nothing_is_looked_up_twice(root: Issued) -> None:
     assert empty.looked_up == shelf.looked_up == list(certificates(leaf))
 
 
+def test_what_was_learned_in_between(root: Issued) -> None:
+    """By another completion, while this one waited for its turn to wait."""
+    leaf, ca = line(root, 1)
+
+    async def main() -> Outcome:
+        shelf = Shelf()
+        completion = Completion(certificates(leaf), verifier_for(root), [shelf])
+        assert not completion.complete_at_once().verified
+        shelf.known = [*certificates(ca)]
+        outcome = await completion.complete()
+        assert shelf.asked == []
+        return outcome
+
+    outcome = asyncio.run(main())
+    assert outcome.path == certificates(leaf, ca, root)
+    assert [found.origin for found in outcome.found] == ["shelf"]
+
+
 def test_known_issuers_of_all_sources_come_before_waiting(root: Issued) -> None:
     """The second source's memory is asked before the first one is waited for."""
     leaf, lower, upper = line(root, 2)

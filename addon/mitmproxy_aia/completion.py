@@ -141,6 +141,9 @@ class Completion:
                 callback()
 
     async def _ask_for_issuers(self, budget: Budget) -> None:
+        # In a crowd there is time between `complete_at_once` and this, in which another completion
+        # may have got what is missing, and be over.
+        self._search.look_again()
         await self._work_gently()
         while not self._done and (certificate := self._next_to_ask(budget)) is not None:
             attempt = await self._ask(certificate, budget)

@@ -144,6 +144,11 @@ class Search:
         if self._graph.too_high:
             self._note(f"no path of more than {MAX_PATH_LENGTH} certificates was followed")
 
+    def look_again(self) -> None:
+        """More may be known by now of a leaf that came alone, and had no issuer."""
+        if not self._graph.has_candidates:
+            self._asked_about_leaf = 0
+
     def _glance(self) -> None:
         """Most often a server sends its leaf alone, the issuer is known, and a trust anchor is
         above that. It takes no search to see whether that is so."""
