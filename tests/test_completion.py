@@ -130,12 +130,14 @@ def test_what_was_learned_in_between(root: Issued) -> None:
     leaf, ca = line(root, 1)
 
     async def main() -> Outcome:
-        shelf = Shelf()
-        completion = Completion(certificates(leaf), verifier_for(root), [shelf])
+        shelf, disk = Shelf(), Shelf()
+        completion = Completion(certificates(leaf), verifier_for(root), [shelf, disk])
         assert not completion.complete_at_once().verified
         shelf.known = [*certificates(ca)]
         outcome = await completion.complete()
         assert shelf.asked == []
+        # What was learned is in the first, so that the others need not be asked again.
+        assert len(disk.looked_up) == 1
         return outcome
 
     outcome = asyncio.run(main())

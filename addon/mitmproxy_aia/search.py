@@ -89,7 +89,8 @@ class Search:
         self._not_climbed = [leaf]
         # For each way to look up: what it was not asked about yet.
         self._not_looked_up: list[list[Certificate]] = [[] for _ in look_up]
-        self._asked_about_leaf = 0
+        # The ways that were not asked about a leaf that came alone.
+        self._not_glanced = [*look_up]
         self._verdicts: dict[Path, Verdict] = {}
         self._growable: set[Certificate] = set()
         self._looked_at: set[Certificate] = set()
@@ -145,16 +146,16 @@ class Search:
             self._note(f"no path of more than {MAX_PATH_LENGTH} certificates was followed")
 
     def look_again(self) -> None:
-        """More may be known by now of a leaf that came alone, and had no issuer."""
-        if not self._graph.has_candidates:
-            self._asked_about_leaf = 0
+        """More may be known by now of a leaf that came alone, and had no issuer. What somebody
+        has just found is in what is cheapest to ask."""
+        if not self._graph.has_candidates and not self._not_glanced:
+            self._not_glanced = [*self._look_up[:1]]
 
     def _glance(self) -> None:
         """Most often a server sends its leaf alone, the issuer is known, and a trust anchor is
         above that. It takes no search to see whether that is so."""
-        for look_up in self._look_up[self._asked_about_leaf :]:
-            self._asked_about_leaf += 1
-            known = [*look_up(self._leaf)]
+        while self._not_glanced:
+            known = [*self._not_glanced.pop(0)(self._leaf)]
             if not known:
                 continue
             likeliest = known[0]
@@ -196,7 +197,8 @@ class Search:
             while self._not_climbed:
                 certificate = self._not_climbed.pop(0)
                 self._graph.look_for_issuers(certificate)
-                asked = self._asked_about_leaf if certificate == self._leaf else 0
+                is_leaf = certificate == self._leaf
+                asked = len(self._look_up) - len(self._not_glanced) if is_leaf else 0
                 for not_looked_up in self._not_looked_up[asked:]:
                     not_looked_up.append(certificate)
                 yield
