@@ -8,7 +8,14 @@ from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmproxy_aia.certificates import MAX_NAME_CHARACTERS, MAX_READABLE, Certificate, printable
+from mitmproxy_aia import certificates
+from mitmproxy_aia.certificates import (
+    MAX_NAME_CHARACTERS,
+    MAX_READABLE,
+    Certificate,
+    name_key,
+    printable,
+)
 from tests.lab import Issued, common_name, der
 
 ISSUER, VALIDITY, SUBJECT = 3, 4, 5
@@ -50,6 +57,33 @@ def test_certificates_are_equal_if_their_der_is(root: Issued) -> None:
     again = root.issue(root.name, key=root, ca=True)
     assert parsed(root) == parsed(root)
     assert len({parsed(root), parsed(root), parsed(again)}) == 2
+
+
+def test_an_issuer_is_named_once(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it has issued has its name in the same bytes, and so has its own certificate."""
+    issuer = root.issue("An issuer", ca=True)
+    leaves = [Certificate(issuer.issue().der) for _ in range(3)]
+    read: list[x509.Name] = []
+
+    def counted(name: x509.Name) -> bytes:
+        read.append(name)
+        return name_key(name)
+
+    monkeypatch.setattr(certificates, "name_key", counted)
+    assert len({leaf.issuer for leaf in leaves}) == 1
+    assert Certificate(issuer.der).subject == leaves[0].issuer
+    assert len(read) == 1
+
+
+def test_named_once_within_bounds(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers can send as many names as they like, and as long ones; none is mistaken."""
+    monkeypatch.setattr(certificates, "_keys", kept := dict[bytes, bytes]())
+    monkeypatch.setattr(certificates, "KEPT_NAMES", 2)
+    monkeypatch.setattr(certificates, "MAX_KEPT_NAME", 50)
+    issuers = [f"Issuer {number}" for number in range(4)] + ["x" * 50]
+    issued = [parsed(root.issue(issuer_name=common_name(issuer))) for issuer in issuers]
+    assert len({each.issuer for each in issued}) == len(issuers)
+    assert [*kept.values()] == [each.issuer for each in issued[2:4]]
 
 
 def test_reads_what_it_is_asked_for(root: Issued) -> None:

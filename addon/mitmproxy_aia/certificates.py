@@ -7,6 +7,7 @@ import datetime
 import functools
 import hashlib
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ MAX_KEPT = 8 * 1024
 strangers send must not fill the memory."""
 MAX_NAME_BYTES = 4_096
 """A name may fill a whole certificate, and takes a hundred times as long to read as others."""
+MAX_KEPT_NAME = 512
+"""Bytes of a name whose key is kept. Nearly all have less than 200."""
+KEPT_NAMES = 1_000
 
 # `cryptography` warns of odd serial numbers, names that are too long and the like. That would
 # go to the terminal of a user who can do nothing about a stranger's certificate.
@@ -93,15 +97,15 @@ class Certificate:
     @cached_property
     def subject(self) -> bytes:
         """The subject in the form in which OpenSSL compares names; see `name_key`."""
-        name = self._subject_name
-        return name_key(name) if name is not None else _opaque(self._names[1])
+        return _key_of(self._names[1], lambda: self.x509.subject)
 
     @cached_property
     def issuer(self) -> bytes:
         """The issuer's name in the form in which OpenSSL compares names; see `name_key`."""
         issuer = self._names[0]
-        name = _read_name(issuer, lambda: self.x509.issuer)
-        return name_key(name) if name is not None else _opaque(issuer)
+        key = _key_of(issuer, lambda: self.x509.issuer)
+        _keep_key(issuer, key)
+        return key
 
     @property
     def _subject_name(self) -> Name | None:
@@ -363,6 +367,28 @@ def _read_name(der: bytes, read: Callable[[], x509.Name]) -> x509.Name | None:
         return read()
     except ValueError:
         return None
+
+
+_keys: dict[bytes, bytes] = {}
+"""Of issuers' names, by their DER, the oldest first: all that an authority has issued has the same
+bytes for its name, and so most often has its own certificate."""
+_changing_keys = threading.Lock()
+
+
+def _key_of(der: bytes, read: Callable[[], x509.Name]) -> bytes:
+    """The key of a name (see `name_key`), which `read` takes apart."""
+    if (key := _keys.get(der)) is not None:
+        return key
+    name = _read_name(der, read)
+    return _opaque(der) if name is None else name_key(name)
+
+
+def _keep_key(der: bytes, key: bytes) -> None:
+    if der not in _keys and len(der) <= MAX_KEPT_NAME:
+        with _changing_keys:
+            _keys[der] = key
+            if len(_keys) > KEPT_NAMES:
+                del _keys[next(iter(_keys))]
 
 
 def _opaque(name: bytes) -> bytes:
