@@ -86,6 +86,20 @@ def test_named_once_within_bounds(root: Issued, monkeypatch: pytest.MonkeyPatch)
     assert [*kept.values()] == [each.issuer for each in issued[2:4]]
 
 
+def test_let_go(root: Issued) -> None:
+    """Nothing is lost with what is parsed."""
+    one, other = (Certificate.from_der(root.issue("CA", ca=True).der) for _ in range(2))
+    fresh = Certificate(one.der)
+    one.let_go()
+    assert not {"x509", "fields"} & one.__dict__.keys()
+    for read in "key", "subject", "issuer", "name", "subject_key_identifier", "not_after":
+        assert getattr(one, read) == getattr(fresh, read)
+    assert not {"x509", "fields"} & one.__dict__.keys()
+    for read in "x509", "fields", "public_key", "ca_issuers", "issuer_name":
+        assert getattr(one, read) == getattr(fresh, read)
+    assert "x509" in other.__dict__
+
+
 def test_reads_what_it_is_asked_for(root: Issued) -> None:
     """Dates, key identifiers and names are those of the certificate."""
     leaf, issuer = parsed(root.issue("leaf")), parsed(root)

@@ -38,6 +38,15 @@ def test_a_certificate_is_kept_once() -> None:
     assert len(known(source, ca.issue())) == 1
 
 
+def test_keeps_no_more_than_it_needs() -> None:
+    """A parsed certificate takes several times the room of what is asked of it later."""
+    source, ca = MemorySource(), authority()
+    source.keep(found(ca))
+    [kept] = source.entries()
+    assert known(source, ca.issue()) == [kept.certificate]
+    assert not {"x509", "fields"} & kept.certificate.__dict__.keys()
+
+
 def test_the_least_recently_kept_goes_first() -> None:
     """A full memory stays full, and keeping again counts as use."""
     source = MemorySource(capacity=2)

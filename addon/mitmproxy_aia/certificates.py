@@ -209,6 +209,13 @@ class Certificate:
         name = self._subject_name
         return display_name(name) if name is not None else _unreadable(self._names[1])
 
+    def let_go(self) -> None:
+        """Forgets what is large and is there only to read the rest from, after reading what is
+        asked of a certificate that is kept."""
+        _ = self.name, self.subject_key_identifier
+        for read in "x509", "fields":
+            self.__dict__.pop(read, None)
+
     @property
     def bare(self) -> Certificate:
         """The same without what was read from it, which takes several times the room; but for
