@@ -37,9 +37,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Certificate]:
     seen: list[Certificate] = []
     verify = openssl.verify
 
-    def counted(store: crypto.X509Store, chain: list[crypto.X509]) -> openssl.Result:
+    def counted(
+        store: crypto.X509Store, chain: list[crypto.X509], known: list[crypto.X509]
+    ) -> openssl.Result:
         seen.append(openssl.from_openssl(chain[0]))
-        return verify(store, chain)
+        return verify(store, chain, known)
 
     monkeypatch.setattr(openssl, "verify", counted)
     return seen
@@ -145,6 +147,35 @@ def test_bounded(root: Issued) -> None:
     assert kept.above(first) == []
     kept.remember(third, [])
     assert [kept.above(each) for each in (first, second, third)] == [[], None, []]
+
+
+def test_only_what_the_store_has_is_kept(root: Issued) -> None:
+    """And that once, however many issuers are below it."""
+    context = context_with(root)
+    certificates = [Certificate(root.issue(f"CA {n}", ca=True).der) for n in range(3)]
+    for certificate in certificates:
+        assert verifier(context).above(certificate) is None
+    kept = anchors_of(context)._above
+    [anchor] = {above[-1] for above in kept.values()}
+    assert anchor is not None
+    assert openssl.der_of(anchor) == root.der
+    assert [*kept.items()] == [(certificate, (None, anchor)) for certificate in certificates]
+    for certificate in certificates:
+        asked = openssl.to_openssl(certificate)
+        assert anchors_of(context).above(certificate) == [asked, anchor]
+
+
+def test_an_anchor_is_its_own(root: Issued) -> None:
+    """What is said of it in the trust store counts (openssl-x509(1), -addtrust), and nothing that
+    was read elsewhere."""
+    context = context_with(root)
+    assert verifier(context).above(Certificate(root.der)) is None
+    [(anchor,)] = anchors_of(context)._above.values()
+    assert anchor is not None
+    store = context.get_cert_store()
+    assert store
+    again, _ = openssl.verify(store, [openssl.to_openssl(Certificate(root.der))])
+    assert openssl.place_of(anchor) == openssl.place_of(again[0])
 
 
 def test_forgotten_with_the_context(root: Issued) -> None:

@@ -10,12 +10,12 @@ between included, is asked anew for each connection; and if it is not good, so i
 from __future__ import annotations
 
 from collections import OrderedDict
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.openssl import Chain
+from mitmproxy_aia.openssl import Chain, place_of, to_openssl
 
 CAPACITY = 500
 """Issuers for one trust store. Of the web's some 1,900 a proxy meets few."""
@@ -26,21 +26,31 @@ class Anchors:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._above: OrderedDict[Certificate, Chain] = OrderedDict()
+        # None stands for the certificate that was asked about.
+        self._above: OrderedDict[Certificate, tuple[crypto.X509 | None, ...]] = OrderedDict()
+        self._trusted: WeakValueDictionary[int, crypto.X509] = WeakValueDictionary()
 
     def above(self, certificate: Certificate) -> Chain | None:
         """`certificate` and what is above it, up to a trust anchor; None if nothing is known."""
         chain = self._above.get(certificate)
-        if chain is not None:
-            self._above.move_to_end(certificate)
-        return chain
+        if chain is None:
+            return None
+        self._above.move_to_end(certificate)
+        return [each or to_openssl(certificate) for each in chain]
 
     def remember(self, certificate: Certificate, above: Chain) -> None:
         """`above` has to be what the store itself has said without a fault."""
-        self._above[certificate] = above
+        asked = place_of(to_openssl(certificate))
+        self._above[certificate] = tuple(
+            None if place_of(each) == asked else self._shared(each) for each in above
+        )
         self._above.move_to_end(certificate)
         if len(self._above) > self._capacity:
             self._above.popitem(last=False)
+
+    def _shared(self, trusted: crypto.X509) -> crypto.X509:
+        """One object for what is the same in the memory of the trust store."""
+        return self._trusted.setdefault(place_of(trusted), trusted)
 
     def forget(self, certificate: Certificate) -> None:
         self._above.pop(certificate, None)

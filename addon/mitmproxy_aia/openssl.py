@@ -115,6 +115,12 @@ def _chain_of(context: Any, known: Iterable[crypto.X509] = ()) -> Chain:
     return chain
 
 
+def place_of(certificate: crypto.X509) -> int:
+    """Where OpenSSL has it in memory: two objects of the same place are one certificate, as long
+    as one of them lives."""
+    return int(_ffi.cast("uintptr_t", certificate._x509))
+
+
 def store_of(
     trusted: Sequence[crypto.X509], *, partial: bool, at: datetime.datetime | None = None
 ) -> crypto.X509Store:

@@ -248,7 +248,7 @@ class Verifier:
 
     def _verify(self, store: crypto.X509Store, chain: Chain) -> Result:
         self._signatures += len(chain)
-        return openssl.verify(store, chain)
+        return openssl.verify(store, chain, chain)
 
 
 def _too_much(depth: int) -> Fault:
