@@ -63,6 +63,15 @@ def test_an_incomplete_chain() -> None:
     assert log.records() == (record,)
 
 
+def test_a_certificate_is_kept_once() -> None:
+    """Many servers have the same issuer, and a leaf is in the path as well."""
+    log = History()
+    one, other = (log.note(f"{name}.example:443", incomplete()) for name in "ab")
+    assert one.path[1] is other.path[1] is one.found[0].certificate
+    assert one.path[0] is one.presented[0]
+    assert one.path[1].__dict__.keys() <= {"der", "name", "fingerprint"}
+
+
 def test_a_broken_chain() -> None:
     """The reason, printable and bounded whatever a server has put into it."""
     record = History().note("a.example:443", broken(note="\x1b[31m" + "x" * 10_000))

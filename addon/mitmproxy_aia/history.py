@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from mitmproxy_aia.certificates import Certificate, printable
 from mitmproxy_aia.completion import Outcome
@@ -231,7 +232,15 @@ def _named(certificate: Certificate) -> Certificate:
     # Flows are told the names. They are read here, where others of the same authority have
     # the certificate in hand as well.
     _ = certificate.name
-    return certificate.bare
+    return _once(certificate)
+
+
+_all_kept: WeakValueDictionary[bytes, Certificate] = WeakValueDictionary()
+
+
+def _once(certificate: Certificate) -> Certificate:
+    """One object for all records with this certificate: many servers have the same issuer."""
+    return _all_kept.setdefault(certificate.fingerprint, certificate.bare)
 
 
 def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:
@@ -243,7 +252,7 @@ def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:
             room -= len(certificate.der)
         if room < 0:
             break
-        kept.append(certificate.bare)
+        kept.append(_once(certificate))
     return tuple(kept)
 
 
@@ -256,5 +265,5 @@ def _fetched(outcome: Outcome) -> tuple[Found, ...]:
         room -= len(certificate.der)
         if room < 0:
             break
-        kept.append(dataclasses.replace(item, certificate=certificate.bare))
+        kept.append(dataclasses.replace(item, certificate=_once(certificate)))
     return tuple(kept)
