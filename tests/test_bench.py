@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts import bench as script
-from tests.bench.measuring import Spread, Turns, in_turns, p99
+from tests.bench.measuring import Spread, Turns, in_turns, joined, p99
 from tests.bench.plan import QUICK
 from tests.bench.report import Missing, Row, as_json, table
 from tests.bench.run import bench
@@ -76,6 +76,12 @@ def test_ratios_are_those_within_a_turn() -> None:
     ours, baseline, ratio = turns.compare(lambda values: values[len(values) // 2])
     assert (ours.median, baseline.median) == (4, 2)
     assert ratio == Spread(2, 2, 2)
+
+
+def test_turns_are_joined() -> None:
+    """Those of several processes count as one."""
+    one, other = Turns([[1], [2]], [[1], [1]]), Turns([[3]], [[1]])
+    assert joined([one, other]).compare(max)[2] == Spread(2, 1.5, 2.5)
 
 
 def test_quartiles() -> None:

@@ -48,6 +48,14 @@ class Turns:
         return Spread.of(ours), Spread.of(baseline), Spread.of(ratios)
 
 
+def joined(all_turns: Sequence[Turns]) -> Turns:
+    """As if these had been one."""
+    return Turns(
+        [turn for turns in all_turns for turn in turns.ours],
+        [turn for turns in all_turns for turn in turns.baseline],
+    )
+
+
 def in_turns(number: int, ours: Measure, baseline: Measure) -> Turns:
     """Calls both `number` times; each is first as often as the other. One turn before those
     does not count: what is only ever done once is done in it."""

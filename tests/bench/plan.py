@@ -13,6 +13,8 @@ class Plan:
 
     turns: int = 20
     requests: int = 50
+    processes: int = 3
+    """Proxies of each kind, one after the other, that share the turns of `handshakes`."""
     fresh: int = 8
     """Servers in a turn that nobody has been to before."""
     crowd: int = 500
@@ -38,6 +40,7 @@ QUICK = dataclasses.replace(
     Plan(),
     turns=2,
     requests=3,
+    processes=2,
     fresh=2,
     crowd=20,
     crowd_servers=5,
