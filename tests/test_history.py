@@ -69,7 +69,17 @@ def test_a_certificate_is_kept_once() -> None:
     one, other = (log.note(f"{name}.example:443", incomplete()) for name in "ab")
     assert one.path[1] is other.path[1] is one.found[0].certificate
     assert one.path[0] is one.presented[0]
-    assert one.path[1].__dict__.keys() <= {"der", "name", "fingerprint"}
+
+
+def test_names_are_read_before_they_are_asked_for() -> None:
+    """Nothing else of what is kept would then be parsed for the sake of a name, be it noted as
+    presented or as part of a broken chain first."""
+    leaf, issuer, _ = certificates(LEAF, ISSUER, ROOT)
+    log = History()
+    log.note("broken.example:443", broken([leaf, issuer]))
+    record = log.note("a.example:443", incomplete())
+    for certificate in (*record.path, record.found[0].certificate, record.presented[0]):
+        assert certificate.__dict__.keys() == {"der", "name", "fingerprint"}
 
 
 def test_a_broken_chain() -> None:

@@ -231,8 +231,11 @@ def _with_certificates(old: Record, outcome: Outcome) -> Record:
 def _named(certificate: Certificate) -> Certificate:
     # Flows are told the names. They are read here, where others of the same authority have
     # the certificate in hand as well.
-    _ = certificate.name
-    return _once(certificate)
+    kept = _once(certificate)
+    if "name" not in vars(kept):
+        # It would be parsed to read that, and stay so.
+        vars(kept)["name"] = certificate.name
+    return kept
 
 
 _all_kept: WeakValueDictionary[bytes, Certificate] = WeakValueDictionary()
@@ -240,7 +243,10 @@ _all_kept: WeakValueDictionary[bytes, Certificate] = WeakValueDictionary()
 
 def _once(certificate: Certificate) -> Certificate:
     """One object for all records with this certificate: many servers have the same issuer."""
-    return _all_kept.setdefault(certificate.fingerprint, certificate.bare)
+    kept = _all_kept.get(certificate.fingerprint)
+    if kept is None:
+        kept = _all_kept[certificate.fingerprint] = certificate.bare
+    return kept
 
 
 def _kept(presented: Iterable[Certificate]) -> tuple[Certificate, ...]:
