@@ -86,6 +86,14 @@ def test_named_once_within_bounds(root: Issued, monkeypatch: pytest.MonkeyPatch)
     assert [*kept.values()] == [each.issuer for each in issued[2:4]]
 
 
+def test_no_key_is_kept_of_what_cannot_be_read(root: Issued) -> None:
+    """A name is none the worse for having been in a damaged certificate."""
+    issuer = root.issue("An issuer of damaged ones", ca=True)
+    damaged = Certificate(rewritten(issuer.issue(), VALIDITY, b"\x30\x00"))
+    opaque = damaged.issuer
+    assert parsed(issuer.issue()).issuer == parsed(issuer).subject != opaque
+
+
 def test_let_go(root: Issued) -> None:
     """Nothing is lost with what is parsed."""
     one, other = (Certificate.from_der(root.issue("CA", ca=True).der) for _ in range(2))

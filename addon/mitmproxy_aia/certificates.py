@@ -102,10 +102,7 @@ class Certificate:
     @cached_property
     def issuer(self) -> bytes:
         """The issuer's name in the form in which OpenSSL compares names; see `name_key`."""
-        issuer = self._names[0]
-        key = _key_of(issuer, lambda: self.x509.issuer)
-        _keep_key(issuer, key)
-        return key
+        return _key_of(self._names[0], lambda: self.x509.issuer, keep=True)
 
     @property
     def _subject_name(self) -> Name | None:
@@ -382,20 +379,20 @@ bytes for its name, and so most often has its own certificate."""
 _changing_keys = threading.Lock()
 
 
-def _key_of(der: bytes, read: Callable[[], x509.Name]) -> bytes:
-    """The key of a name (see `name_key`), which `read` takes apart."""
+def _key_of(der: bytes, read: Callable[[], x509.Name], *, keep: bool = False) -> bytes:
+    """The key of a name (see `name_key`), which `read` takes apart; kept if that could be done."""
     if (key := _keys.get(der)) is not None:
         return key
     name = _read_name(der, read)
-    return _opaque(der) if name is None else name_key(name)
-
-
-def _keep_key(der: bytes, key: bytes) -> None:
-    if der not in _keys and len(der) <= MAX_KEPT_NAME:
+    if name is None:
+        return _opaque(der)
+    key = name_key(name)
+    if keep and len(der) <= MAX_KEPT_NAME:
         with _changing_keys:
             _keys[der] = key
             if len(_keys) > KEPT_NAMES:
                 del _keys[next(iter(_keys))]
+    return key
 
 
 def _opaque(name: bytes) -> bytes:
