@@ -146,8 +146,9 @@ class Search:
             self._note(f"no path of more than {MAX_PATH_LENGTH} certificates was followed")
 
     def look_again(self) -> None:
-        """More may be known by now of a leaf that came alone, and had no issuer. What somebody
-        has just found is in what is cheapest to ask."""
+        """More may be known by now of a leaf that came alone, and had no issuer. What another
+        completion in this process has just found is in what is cheapest to ask; the others are
+        not asked again."""
         if not self._graph.has_candidates and not self._not_glanced:
             self._not_glanced = [*self._look_up[:1]]
 
