@@ -21,7 +21,7 @@ from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.sources import aia
 from mitmproxy_aia.sources.aia import AiaSource, DownloadError
-from mitmproxy_aia.sources.download import MAX_BODY, Downloader
+from mitmproxy_aia.sources.download import MAX_BODY, MAX_URL, Downloader
 from mitmproxy_aia.sources.resolver import MAX_LOOKUPS, Resolver
 from tests.lab import CaIssuersServer, Issued, pkcs7_der
 from tests.lab.listener import Listener
@@ -222,6 +222,56 @@ def test_memory_of_a_download(what: str) -> None:
         assert asyncio.run(main()) < MIB
     finally:
         server.close()
+
+
+TAKES_TIME: dict[str, Callable[[socket.socket], None]] = {
+    "many fields": answer(OK + b"a:\r\n" * 25_000 + b"\r\n"),
+    "many fields after the body": answer(
+        OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 25_000 + b"\r\n"
+    ),
+    "many chunks": answer(OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000),
+    "a redirect to a long URL": answer(
+        b"HTTP/1.1 302 Found\r\nLocation: /" + "é".encode() * 7_000 + b"\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAKES_TIME)
+def test_other_connections_do_not_wait(what: str) -> None:
+    """What takes time to parse is refused, or is parsed in pieces, and of many downloads one in
+    each round of the event loop."""
+    server = Listener(TAKES_TIME[what])
+    url = f"http://127.0.0.1:{server.port}/"
+
+    async def main() -> float:
+        downloader = Downloader(lambda: BRIEF)
+        downloads = [asyncio.ensure_future(downloader(url, HERE)) for _ in range(aia.SHARE)]
+        longest = 0.0
+        while not all(each.done() for each in downloads):
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - began)
+        assert {type(each.exception()) for each in downloads} == {DownloadError}
+        return longest
+
+    try:
+        assert asyncio.run(main()) < 0.1
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_longest_url(ca: CaIssuersServer, root: Issued, more: int) -> None:
+    """In a certificate and after a redirect."""
+    path = "/" + "a" * (MAX_URL - len(ca.url("/")) + more)
+    url = ca.serve(path, root.der)
+    for each in (url, ca.redirect(f"/to-the-longest-{more}", url)):
+        if more:
+            assert why_not(each) == (
+                f"is not a URL that can be fetched (longer than {MAX_URL} characters)"
+            )
+        else:
+            assert get(each) == ["CN=Lab Root"]
 
 
 # What may be in a download.

@@ -10,7 +10,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
-from mitmproxy_aia.slices import Slices
+from mitmproxy_aia.slices import Slices, turn
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued
 from tests.test_completion import certificates, exploding, verifier_for
@@ -56,6 +56,26 @@ def test_one_in_each_round() -> None:
         numbers = [number for number, _ in done]
         assert numbers == sorted({*numbers})
         assert "".join(name for _, name in done) == "abc" * 4
+
+
+def test_turns_are_slices() -> None:
+    """They end with the round by themselves, and nobody else has a slice meanwhile."""
+
+    async def take(rounds: Rounds, done: list[tuple[int, str]]) -> None:
+        for _ in range(4):
+            await turn()
+            done.append((rounds.number, "t"))
+
+    async def main() -> list[tuple[int, str]]:
+        rounds, done = Rounds(), list[tuple[int, str]]()
+        both = (take(rounds, done), take(rounds, done), work("a", rounds, done, 4))
+        await asyncio.gather(*both)
+        rounds.stop()
+        return done
+
+    numbers = [number for number, _ in asyncio.run(main())]
+    assert len(numbers) == 12
+    assert numbers == sorted({*numbers})
 
 
 def test_alone_it_goes_on_in_the_next_round() -> None:

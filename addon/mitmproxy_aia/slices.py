@@ -13,12 +13,24 @@ from weakref import WeakKeyDictionary
 _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
+async def turn() -> None:
+    """Returns when it is the caller's turn for one slice, which lasts until he awaits anything."""
+    lock = _lock()
+    await lock.acquire()
+    # In the next round, whatever the caller does or awaits meanwhile.
+    asyncio.get_running_loop().call_soon(lock.release)
+
+
+def _lock() -> asyncio.Lock:
+    return _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
 class Slices:
     """Of one task in the running event loop. The first one may be begun at once; before each
     other one await `next()`. Call `over()` in the end, whatever happens."""
 
     def __init__(self) -> None:
-        self._lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        self._lock = _lock()
         self._held = False
 
     async def next(self) -> None:

@@ -14,6 +14,7 @@ import httpx
 from mitmproxy_aia.addresses import Address, bare, literal
 from mitmproxy_aia.certificates import Certificate, printable, read_certificates
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
+from mitmproxy_aia.slices import turn
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.bounded import closed_at_the_end
 from mitmproxy_aia.sources.failures import in_words, no_entry, said_by
@@ -27,6 +28,8 @@ SMALL_BODY = 4 * 1024
 """Bytes that take no time worth mentioning to parse. There may be hundreds of certificates in
 more than that, which would keep the event loop for tens of milliseconds."""
 MAX_REDIRECTS = 3
+MAX_URL = 4 * 1024
+"""Characters. httpx takes 40 ms to read one of 64 KiB, and reads each several times."""
 MAX_ADDRESSES = 8
 """Of a name, those that the system's resolver takes for the best. A stranger's name may have
 thousands, and each is somebody whom we would knock at."""
@@ -92,7 +95,7 @@ class Downloader:
 
     async def _follow(self, url: str, server: Server) -> bytes:
         """The body that `url` leads to, through redirects; each hop is judged again."""
-        target = httpx.URL(url)
+        target = await _parsed(url)
         for redirects in range(MAX_REDIRECTS + 1):
             if reason := self._frozen():
                 raise NotTried(f"was not downloaded ({reason})")
@@ -112,7 +115,7 @@ class Downloader:
                 raise no_entry(server.proxy)
             if location is None or status not in (301, 302, 303, 307, 308):
                 raise DownloadError(f"answered {status}")
-            target = target.join(location)
+            target = target.join(await _parsed(location))
         raise DownloadError(f"led to more than {MAX_REDIRECTS} redirects")
 
     async def _get(self, url: httpx.URL, server: Server) -> tuple[int, str | None, bytes]:
@@ -215,6 +218,13 @@ def _is_local(address: Address) -> bool:
             return ipaddress.ip_address(unused.getsockname()[0]) == address
     except OSError:
         return False
+
+
+async def _parsed(url: str) -> httpx.URL:
+    if len(url) > MAX_URL:
+        raise httpx.InvalidURL(f"longer than {MAX_URL} characters")
+    await turn()
+    return httpx.URL(url)
 
 
 def _flaw(url: httpx.URL) -> str | None:
