@@ -8,11 +8,12 @@ import pytest
 
 from mitmproxy_aia.sources import bounded
 from mitmproxy_aia.sources.bounded import MAX_ANSWER, MAX_READ
+from mitmproxy_aia.sources.http1 import MAX_PARTS
 from tests.lab import Issued
 from tests.lab.listener import Listener
 from tests.test_download import get, why_not
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\nY: " + b"y" * 60 + b"\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
 TOO_MUCH = "sent more than 256 KiB, head and all"
 
@@ -60,6 +61,28 @@ def test_one_byte_beyond(root: Issued) -> None:
     """The same answer with one byte more is none."""
     with Server([padded(MAX_ANSWER + 1, root.der)]) as server:
         assert why_not(server.url) == TOO_MUCH
+
+
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+MANY: dict[str, tuple[bytes, bytes]] = {
+    "100 Continue": (b"HTTP/1.1 100 Continue\r\n\r\n", OK + b"\r\n"),
+    "chunks": (b"1\r\nx\r\n", b"0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("what", MANY)
+def test_parts(what: str, more: bool) -> None:
+    """They take time, however small they are; so their number has a limit too."""
+    piece, end = MANY[what]
+    start = CHUNKED if what == "chunks" else b""
+    # The head and the end of the body are parts as well.
+    with Server([start, piece * (MAX_PARTS - 2 + more), end]) as server:
+        said = why_not(server.url)
+    if more:
+        assert said == f"does not speak HTTP (more than {MAX_PARTS} parts)"
+    else:
+        assert said.startswith("is ")  # no certificate
 
 
 def without_end(piece: bytes, start: bytes = b"") -> Iterator[bytes]:

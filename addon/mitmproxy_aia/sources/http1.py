@@ -18,6 +18,9 @@ from mitmproxy_aia.sources.bounded import MAX_READ
 MAX_HEAD = 16 * 1024
 """Bytes. h11 parses a head at once: in 100 KiB, as in httpcore, there may be 25,000 fields, which
 take 160 ms."""
+MAX_PARTS = 4 * 1024
+"""Chunks of a body, as far as they arrive, and answers `100 Continue`. Each takes 16 us; as many
+as there may be bytes would take 0.7 s."""
 
 
 class Answer:
@@ -61,6 +64,7 @@ async def ask(
 class _Connection:
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._parts = 0
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
 
     async def say(self, request: h11.Request) -> None:
@@ -82,6 +86,9 @@ class _Connection:
             raise httpx.RemoteProtocolError(str(error)) from error
         except httpcore.ReadError as error:
             raise httpx.ReadError(str(error)) from error
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise httpx.RemoteProtocolError(f"more than {MAX_PARTS} parts")
         return event
 
     async def close(self) -> None:
