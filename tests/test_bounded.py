@@ -1,17 +1,21 @@
 """All that a caIssuers server sends is counted: what comes before a body and between its parts."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
-from mitmproxy_aia.sources import bounded
+from mitmproxy_aia.sources import bounded, download
 from mitmproxy_aia.sources.bounded import MAX_ANSWER, MAX_READ
 from mitmproxy_aia.sources.http1 import MAX_PARTS
 from tests.lab import Issued
 from tests.lab.listener import Listener
-from tests.test_download import get, why_not
+from tests.test_download import HERE, PATIENT, get, why_not
+from tests.test_slices import Rounds
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\nY: " + b"y" * 60 + b"\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -127,3 +131,33 @@ def test_little_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None
         assert get(server.url) == ["CN=Lab Root"]
     assert max(sizes) <= MAX_READ
     assert sum(sizes) == MAX_ANSWER
+
+
+def test_one_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many have got something, or have a URL to read, one of them is served in each round
+    of the event loop."""
+    rounds: list[int] = []
+
+    async def main(url: str) -> None:
+        counter = Rounds()
+        read = bounded._BoundedStream.read
+
+        async def watched(self: bounded._BoundedStream, size: int, **rest: Any) -> bytes:
+            data = await read(self, size, **rest)
+            rounds.append(counter.number)
+            return data
+
+        def parsed(text: str) -> httpx.URL:
+            rounds.append(counter.number)
+            return httpx.URL(text)
+
+        monkeypatch.setattr(bounded._BoundedStream, "read", watched)
+        monkeypatch.setattr(download, "httpx", SimpleNamespace(**vars(httpx) | {"URL": parsed}))
+        downloader = download.Downloader(lambda: PATIENT)
+        await asyncio.gather(*(downloader(url, HERE) for _ in range(4)))
+        counter.stop()
+
+    with Server([padded(MAX_ANSWER // 2, root.der)]) as server:
+        asyncio.run(main(server.url))
+    assert len(rounds) >= 4 * (1 + MAX_ANSWER // 2 // MAX_READ)
+    assert len({*rounds}) == len(rounds)

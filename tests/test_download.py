@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mitmproxy_aia.egress import Server
-from mitmproxy_aia.sources.aia import DownloadError
+from mitmproxy_aia.sources.aia import DownloadError, NotTried
 from mitmproxy_aia.sources.download import MAX_BODY, MAX_REDIRECTS, Downloader
 from tests.lab import CaIssuersServer, Issued, dead_url, pem_bundle
 
@@ -91,6 +91,21 @@ def test_redirect(ca: CaIssuersServer, root: Issued, status: int) -> None:
     assert get(ca.redirect("/relative", "/end", status=status)) == ["CN=Lab Root"]
     assert get(ca.redirect("/absolute", absolute, status=status)) == ["CN=Lab Root"]
     assert "authorization" not in ca.requests[-1].headers
+
+
+def test_frozen_between_redirects(ca: CaIssuersServer, root: Issued) -> None:
+    """What is downloaded no more is not downloaded on the next hop either."""
+    reasons = iter(("", "aia_mode=frozen"))
+    url = ca.redirect("/to-frozen", ca.serve("/frozen", root.der))
+
+    async def download() -> None:
+        downloader = Downloader(lambda: PATIENT, frozen=lambda: next(reasons))
+        with pytest.raises(NotTried, match=r"^was not downloaded \(aia_mode=frozen\)$"):
+            await downloader(url, HERE)
+
+    asyncio.run(download())
+    assert ca.downloads["/to-frozen"] == 1
+    assert ca.downloads["/frozen"] == 0
 
 
 def test_number_of_redirects(ca: CaIssuersServer, root: Issued) -> None:

@@ -1,11 +1,15 @@
 """Downloads from what is no URL, no server, or no HTTP: each is a DownloadError in words."""
 
+# ruff: noqa: ASYNC109 -- the parameters are httpcore's
+import asyncio
 import socket
 from collections.abc import Callable
 
+import httpcore
 import httpx
 import pytest
 
+from mitmproxy_aia.sources.http1 import ask
 from mitmproxy_aia.sources.transports import Transports
 from tests.lab import CaIssuersServer, dead_url
 from tests.lab.listener import Listener
@@ -49,6 +53,23 @@ def test_what_is_not_http(parts: list[bytes], reason: str) -> None:
 def test_log_of_a_stranger_is_printable() -> None:
     """What a server sends instead of HTTP reaches the log escaped."""
     assert why_not_from(answer(b"HTTP/1.1 \x1b[31m\r\n\r\n")).isprintable()
+
+
+class HangsUp(httpcore.AsyncMockStream):
+    """One that has answered before it was asked, and does not take the request any more."""
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        raise httpcore.WriteError("Broken pipe")
+
+
+def test_answer_of_one_who_has_hung_up() -> None:
+    """It counts, although the request could not be sent."""
+
+    async def status() -> int:
+        stream = HangsUp([b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"])
+        return (await ask(stream, b"/", {"Host": "a.test"})).status_code
+
+    assert asyncio.run(status()) == 404
 
 
 def test_connection_refused() -> None:
