@@ -170,6 +170,19 @@ AT_ONCE: dict[str, tuple[Callable[[socket.socket], None], str | tuple[str, ...]]
         answer(OK + b"\r\n", gzip.compress(bytes(10 * MIB))),
         "is not a certificate",
     ),
+    "many fields": (answer(OK + b"a:\r\n" * 25_000 + b"\r\n"), "does not speak HTTP"),
+    "many fields after the body": (
+        answer(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 25_000 + b"\r\n"),
+        "does not speak HTTP",
+    ),
+    "many chunks": (
+        answer(OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000),
+        "does not speak HTTP (more than",
+    ),
+    "a redirect to a long URL": (
+        answer(b"HTTP/1.1 302 Found\r\nLocation: /" + "é".encode() * 5_000 + b"\r\n\r\n"),
+        f"is not a URL that can be fetched (longer than {MAX_URL} characters)",
+    ),
     "a compressed transfer": (
         answer(OK + b"Transfer-Encoding: gzip\r\n\r\n", gzip.compress(bytes(MIB))),
         "does not speak HTTP",
@@ -220,42 +233,6 @@ def test_memory_of_a_download(what: str) -> None:
     try:
         # The server is in this process, too, but what it sends was there before.
         assert asyncio.run(main()) < MIB
-    finally:
-        server.close()
-
-
-TAKES_TIME: dict[str, Callable[[socket.socket], None]] = {
-    "many fields": answer(OK + b"a:\r\n" * 25_000 + b"\r\n"),
-    "many fields after the body": answer(
-        OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 25_000 + b"\r\n"
-    ),
-    "many chunks": answer(OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000),
-    "a redirect to a long URL": answer(
-        b"HTTP/1.1 302 Found\r\nLocation: /" + "é".encode() * 7_000 + b"\r\n\r\n"
-    ),
-}
-
-
-@pytest.mark.parametrize("what", TAKES_TIME)
-def test_other_connections_do_not_wait(what: str) -> None:
-    """What takes time to parse is refused, or is parsed in pieces, and of many downloads one in
-    each round of the event loop."""
-    server = Listener(TAKES_TIME[what])
-    url = f"http://127.0.0.1:{server.port}/"
-
-    async def main() -> float:
-        downloader = Downloader(lambda: BRIEF)
-        downloads = [asyncio.ensure_future(downloader(url, HERE)) for _ in range(aia.SHARE)]
-        longest = 0.0
-        while not all(each.done() for each in downloads):
-            began = time.thread_time()
-            await asyncio.sleep(0)
-            longest = max(longest, time.thread_time() - began)
-        assert {type(each.exception()) for each in downloads} == {DownloadError}
-        return longest
-
-    try:
-        assert asyncio.run(main()) < 0.1
     finally:
         server.close()
 

@@ -58,24 +58,27 @@ def test_one_in_each_round() -> None:
         assert "".join(name for _, name in done) == "abc" * 4
 
 
-def test_turns_are_slices() -> None:
-    """They end with the round by themselves, and nobody else has a slice meanwhile."""
+def test_turns() -> None:
+    """One in each round; they end with it by themselves, and wait for nobody who computes."""
 
-    async def take(rounds: Rounds, done: list[tuple[int, str]]) -> None:
+    async def take(name: str, rounds: Rounds, done: list[tuple[int, str]]) -> None:
         for _ in range(4):
             await turn()
-            done.append((rounds.number, "t"))
+            done.append((rounds.number, name))
 
     async def main() -> list[tuple[int, str]]:
         rounds, done = Rounds(), list[tuple[int, str]]()
-        both = (take(rounds, done), take(rounds, done), work("a", rounds, done, 4))
-        await asyncio.gather(*both)
+        computing = Slices()
+        await computing.next()  # and for long
+        await asyncio.gather(*(take(name, rounds, done) for name in "abc"))
+        computing.over()
         rounds.stop()
         return done
 
-    numbers = [number for number, _ in asyncio.run(main())]
-    assert len(numbers) == 12
+    done = asyncio.run(main())
+    numbers = [number for number, _ in done]
     assert numbers == sorted({*numbers})
+    assert sorted(name for _, name in done) == [*"aaaabbbbcccc"]
 
 
 def test_alone_it_goes_on_in_the_next_round() -> None:

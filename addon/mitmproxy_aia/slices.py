@@ -10,19 +10,24 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakKeyDictionary
 
-_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+_Locks = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+
+_slices: _Locks = WeakKeyDictionary()
+# Downloads are not to wait for those who compute for long.
+_turns: _Locks = WeakKeyDictionary()
 
 
 async def turn() -> None:
-    """Returns when it is the caller's turn for one slice, which lasts until he awaits anything."""
-    lock = _lock()
+    """Returns when it is the caller's turn for a moment, which lasts until he awaits anything: one
+    in each round of the event loop, in the order of arrival."""
+    lock = _lock(_turns)
     await lock.acquire()
     # In the next round, whatever the caller does or awaits meanwhile.
     asyncio.get_running_loop().call_soon(lock.release)
 
 
-def _lock() -> asyncio.Lock:
-    return _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+def _lock(locks: _Locks) -> asyncio.Lock:
+    return locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 class Slices:
@@ -30,7 +35,7 @@ class Slices:
     other one await `next()`. Call `over()` in the end, whatever happens."""
 
     def __init__(self) -> None:
-        self._lock = _lock()
+        self._lock = _lock(_slices)
         self._held = False
 
     async def next(self) -> None:
