@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mitmproxy_aia import slices
 from mitmproxy_aia.sources import bounded, download
 from mitmproxy_aia.sources.bounded import MAX_ANSWER, MAX_READ
 from mitmproxy_aia.sources.http1 import MAX_PARTS
@@ -134,8 +135,9 @@ def test_little_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_one_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many have got something, or have a URL to read, one of them is served in each round
-    of the event loop."""
+    """However many have got something, or have a URL to read: when that takes time, one of them is
+    served in each round of the event loop."""
+    monkeypatch.setattr(slices, "SHARED", 0.0)
     rounds: list[int] = []
 
     async def main(url: str) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from mitmproxy_aia import slices
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
-from mitmproxy_aia.slices import Slices, turn
+from mitmproxy_aia.slices import Slices, moment
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued
 from tests.test_completion import certificates, exploding, verifier_for
@@ -58,27 +59,47 @@ def test_one_in_each_round() -> None:
         assert "".join(name for _, name in done) == "abc" * 4
 
 
-def test_turns() -> None:
-    """One in each round; they end with it by themselves, and wait for nobody who computes."""
+@pytest.mark.parametrize(("shared", "rounds_taken"), [(0.0, 12), (60.0, 1)])
+def test_moments(shared: float, rounds_taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many in each round as fit into it, be it one; and they wait for nobody who computes."""
+    monkeypatch.setattr(slices, "SHARED", shared)
 
-    async def take(name: str, rounds: Rounds, done: list[tuple[int, str]]) -> None:
+    async def take(rounds: Rounds, done: list[int]) -> None:
         for _ in range(4):
-            await turn()
-            done.append((rounds.number, name))
+            await moment()
+            done.append(rounds.number)
 
-    async def main() -> list[tuple[int, str]]:
-        rounds, done = Rounds(), list[tuple[int, str]]()
+    async def main() -> list[int]:
+        rounds, done = Rounds(), list[int]()
         computing = Slices()
         await computing.next()  # and for long
-        await asyncio.gather(*(take(name, rounds, done) for name in "abc"))
+        await asyncio.gather(*(take(rounds, done) for _ in range(3)))
         computing.over()
         rounds.stop()
         return done
 
-    done = asyncio.run(main())
-    numbers = [number for number, _ in done]
-    assert numbers == sorted({*numbers})
-    assert sorted(name for _, name in done) == [*"aaaabbbbcccc"]
+    for _ in range(2):  # each in an event loop of its own
+        numbers = asyncio.run(main())
+        assert len(numbers) == 12
+        assert len({*numbers}) == rounds_taken
+
+
+def test_moments_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has his second one before all who wait have had their first."""
+    monkeypatch.setattr(slices, "SHARED", 0.0)
+
+    async def take(name: str, done: list[str]) -> None:
+        for _ in range(3):
+            await moment()
+            done.append(name)
+            await asyncio.sleep(0)
+
+    async def main() -> str:
+        done: list[str] = []
+        await asyncio.gather(*(take(name, done) for name in "abc"))
+        return "".join(done)
+
+    assert asyncio.run(main()) == "abc" * 3
 
 
 def test_alone_it_goes_on_in_the_next_round() -> None:

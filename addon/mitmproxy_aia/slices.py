@@ -8,26 +8,51 @@ many slices as there are of them, and all other connections would have to wait t
 from __future__ import annotations
 
 import asyncio
+import time
 from weakref import WeakKeyDictionary
 
-_Locks = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
-_slices: _Locks = WeakKeyDictionary()
-# Downloads are not to wait for those who compute for long.
-_turns: _Locks = WeakKeyDictionary()
-
-
-async def turn() -> None:
-    """Returns when it is the caller's turn for a moment, which lasts until he awaits anything: one
-    in each round of the event loop, in the order of arrival."""
-    lock = _lock(_turns)
-    await lock.acquire()
-    # In the next round, whatever the caller does or awaits meanwhile.
-    asyncio.get_running_loop().call_soon(lock.release)
+SHARED = 0.005
+"""Seconds of a round of the event loop that are for all moments together."""
 
 
-def _lock(locks: _Locks) -> asyncio.Lock:
-    return locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+async def moment() -> None:
+    """Returns when the caller may do something small that a stranger can make take a while, until
+    he awaits anything. As many do that in one round of the event loop as fit into `SHARED`, and
+    one in any case, in the order of arrival. They wait for nobody who computes in slices."""
+    loop = asyncio.get_running_loop()
+    moments = _moments.setdefault(loop, _Moments())
+    caller = object()
+    moments.waiting[caller] = None
+    try:
+        while moments.spent or next(iter(moments.waiting)) is not caller:  # noqa: ASYNC110 -- for the next round
+            await asyncio.sleep(0)
+    finally:
+        del moments.waiting[caller]
+    if moments.began is None:
+        moments.began = time.thread_time()
+        # Before those who have to wait come to look again.
+        loop.call_soon(moments.over)
+
+
+class _Moments:
+    """Those of one event loop. `began` is when the first of this round did, in seconds of
+    time.thread_time(), if there was one."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[object, None] = {}
+        self.began: float | None = None
+
+    @property
+    def spent(self) -> bool:
+        return self.began is not None and time.thread_time() - self.began >= SHARED
+
+    def over(self) -> None:
+        self.began = None
+
+
+_moments: WeakKeyDictionary[asyncio.AbstractEventLoop, _Moments] = WeakKeyDictionary()
 
 
 class Slices:
@@ -35,7 +60,7 @@ class Slices:
     other one await `next()`. Call `over()` in the end, whatever happens."""
 
     def __init__(self) -> None:
-        self._lock = _lock(_slices)
+        self._lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         self._held = False
 
     async def next(self) -> None:

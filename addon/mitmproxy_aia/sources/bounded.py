@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 
 import httpcore
 
-from mitmproxy_aia.slices import turn
+from mitmproxy_aia.slices import moment
 from mitmproxy_aia.sources.aia import DownloadError
 
 MAX_ANSWER = 256 * 1024
 """Bytes: four times what a body may have, and more than any head that httpcore takes."""
 MAX_READ = 4 * 1024
-"""Bytes taken up at a time, by one download in each round of the event loop. In as many there
-may be 680 chunks of one byte, which take 10 ms."""
+"""Bytes taken up at a time. The event loop gets its turn in between: in as many there may be 680
+chunks of one byte, which take 10 ms."""
 
 _T = TypeVar("_T")
 
@@ -103,7 +103,7 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
         if self._left < 0:
             raise DownloadError(f"sent more than {MAX_ANSWER // 1024} KiB, head and all")
         # The caller parses it. More may be there already, for him and for many others.
-        await turn()
+        await moment()
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -14,7 +14,7 @@ import httpx
 from mitmproxy_aia.addresses import Address, bare, literal
 from mitmproxy_aia.certificates import Certificate, printable, read_certificates
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
-from mitmproxy_aia.slices import turn
+from mitmproxy_aia.slices import moment
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.bounded import closed_at_the_end
 from mitmproxy_aia.sources.failures import in_words, no_entry, said_by
@@ -223,7 +223,7 @@ def _is_local(address: Address) -> bool:
 async def _parsed(url: str) -> httpx.URL:
     if len(url) > MAX_URL:
         raise httpx.InvalidURL(f"longer than {MAX_URL} characters")
-    await turn()
+    await moment()
     return httpx.URL(url)
 
 
