@@ -77,7 +77,7 @@ def _world(stack: contextlib.ExitStack) -> Proxy:
     }
     names = ",".join(f"{name}={address}" for name, address in NAMES.items())
     proxy = stack.enter_context(
-        Proxy(trust=[root], scripts=[KNOWN_NAMES], environment={"NAMES": names})
+        Proxy(trust=[root], scripts=[KNOWN_NAMES], environment={"NAMES": names}, fresh=True)
     )
     for name, leaf in hosts.items():
         with network.world():

@@ -9,6 +9,7 @@ from typing import Unpack
 import pytest
 
 from tests.lab import CaIssuersServer, Issued, Options, Proxy, Reply, authority, curl
+from tests.lab.forking import ForkServer
 
 
 @dataclass
@@ -40,6 +41,16 @@ class World:
     def get(self, url: str, *arguments: str, http2: bool = False) -> Reply:
         """The answer that a client of the proxy gets."""
         return curl(url, *arguments, proxy=self.proxy, http2=http2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ready_proxies() -> Iterator[None]:
+    """Most of some 250 mitmdumps need not import mitmproxy nor make an authority, which would be
+    half of all that the tests compute."""
+    Proxy.authority = authority("mitmproxy")
+    with ForkServer() as Proxy.fork_server:
+        yield
+    Proxy.fork_server = Proxy.authority = None
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,12 @@
 
 import contextlib
 import http.client
+import os
 import re
+import signal
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +37,9 @@ from tests.lab import (
     pkcs7_pem,
     trust_file,
 )
+from tests.lab.forking import ForkServer
 from tests.lab.keys import Digest, KeyKind
+from tests.lab.process import Process
 from tests.lab.tls_server import TlsVersion
 
 Bundle = Callable[..., bytes]
@@ -402,3 +407,21 @@ class TestProxy:
         flows.write_bytes(b"")
         with Proxy("--no-server", "--rfile", str(flows), addon=False, listen=False) as proxy:
             assert proxy.wait() == 0
+
+
+def test_forked_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends by itself and one that is killed: output, folder, environment and status."""
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "script.py"
+    script.write_text('import os\nprint("in", os.getcwd(), "with", os.environ["LAB"])\n')
+    command = [str(Path(sys.executable).parent / "mitmdump"), "-n", "-s", "script.py"]
+    command += ["--set", f"confdir={tmp_path}"]
+    with ForkServer() as server:
+        ended = Process([*command, "-r", os.devnull], environment={"LAB": "1"}, start=server.start)
+        assert ended.wait() == 0
+        assert f"in {tmp_path} with 1" in ended.log
+        with Process(command, environment={"LAB": "2"}, start=server.start) as killed:
+            killed.wait_for("with 2")
+            os.kill(killed.pid, signal.SIGKILL)
+            assert killed.wait() == -signal.SIGKILL
+        ended.stop()

@@ -79,6 +79,7 @@ def lab(root: Issued) -> Iterator[Lab]:
                 scripts=[REMOTE_CONTROL, KNOWN_NAMES],
                 options={"aia_timeout": 3},
                 environment={"NAMES": names},
+                fresh=True,
             ) as proxy:
                 yield Lab(network, World(root, servers[PUBLIC, 80], proxy), servers)
         finally:

@@ -130,7 +130,9 @@ def test_mitmdump_runs_the_installed_script(
     """`mitmdump -s "$(mitmproxy-aia path)"` completes a chain."""
     script = Path(command(installed, "path").strip())
     environment = {"PYTHONPATH": str(installed)}
-    with Proxy(trust=[root], addon=False, scripts=[script], environment=environment) as proxy:
+    with Proxy(
+        trust=[root], addon=False, scripts=[script], environment=environment, fresh=True
+    ) as proxy:
         assert curl(incomplete.url(), proxy=proxy).status == 200
 
 
@@ -145,7 +147,7 @@ def test_mitmdump_runs_a_source_tree_by_its_relative_path(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    with Proxy(trust=[root], addon=False, scripts=[Path("../addon/aia.py")]) as proxy:
+    with Proxy(trust=[root], addon=False, scripts=[Path("../addon/aia.py")], fresh=True) as proxy:
         assert curl(incomplete.url(), proxy=proxy).status == 200
         assert "this is the copy" in proxy.log
 

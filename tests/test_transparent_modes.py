@@ -45,7 +45,7 @@ def transparent(root: Issued, network: Network) -> Iterator[Lab]:
     """Whatever comes in over the cable is redirected to the proxy."""
     with (
         CaIssuersServer(OWN) as ca,
-        Proxy(trust=[root], mode="transparent", host=OWN) as proxy,
+        Proxy(trust=[root], mode="transparent", host=OWN, fresh=True) as proxy,
     ):
         rule = ["PREROUTING", "-i", "inside", "-p", "tcp", "-j", "REDIRECT"]
         rule += ["--to-ports", str(proxy.port)]
@@ -62,7 +62,7 @@ def tunnelled(root: Issued, network: Network) -> Iterator[Lab]:
     device = f"wg{os.getpid()}"
     with (
         CaIssuersServer(OWN) as ca,
-        Proxy(trust=[root], mode="wireguard", host=OWN) as proxy,
+        Proxy(trust=[root], mode="wireguard", host=OWN, fresh=True) as proxy,
         tempfile.TemporaryDirectory() as folder,
         contextlib.ExitStack() as stack,
     ):

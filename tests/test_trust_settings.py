@@ -52,6 +52,7 @@ def test_security_level_of_the_configuration(
             addon=addon,
             mode=f"reverse:https://127.0.0.1:{server.port}",
             environment={"OPENSSL_CONF": str(configuration)},
+            fresh=True,
         ) as proxy,
     ):
         reply = curl(f"http://127.0.0.1:{proxy.port}/")
@@ -71,7 +72,7 @@ def test_signature_algorithms_of_the_configuration(
     leaf = issuer.issue(key="rsa2048", aia=[ca.serve("/algorithms.der", issuer.der)])
     with (
         TlsServer(leaf) as server,
-        Proxy(trust=[root], environment={"OPENSSL_CONF": str(configuration)}) as proxy,
+        Proxy(trust=[root], environment={"OPENSSL_CONF": str(configuration)}, fresh=True) as proxy,
     ):
         assert [each.status for each in answers(proxy, server)] == [200]
 

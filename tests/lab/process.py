@@ -8,15 +8,37 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Protocol, Self
 
 _PATIENCE = 15.0
 
 
+class Running(Protocol):
+    """What there is to know of a program: as much of a `subprocess.Popen` as is needed here."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdout(self) -> IO[str] | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class Process:
-    """A running program. Its stdout and stderr are collected together, line by line."""
+    """A running program. Its stdout and stderr are collected together, line by line.
+
+    `start` has another way to start it than from nothing: it takes the command and the whole
+    environment.
+    """
 
     def __init__(
         self,
@@ -24,21 +46,28 @@ class Process:
         *,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        start: Callable[[Sequence[str], Mapping[str, str]], Running] | None = None,
     ) -> None:
         self._name = Path(command[0]).name
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
-        self._process = subprocess.Popen(
-            [*map(str, command)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=clean_environment() | dict(environment or {}),
-            pass_fds=pass_fds,
-            text=True,
-            errors="replace",
-        )
+        words = [*map(str, command)]
+        variables = clean_environment() | dict(environment or {})
+        self._process: Running
+        if start:
+            self._process = start(words, variables)
+        else:
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                pass_fds=pass_fds,
+                text=True,
+                errors="replace",
+            )
         self._reader = threading.Thread(target=self._read, name=f"read-{self._process.pid}")
         self._reader.start()
 

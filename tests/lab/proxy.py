@@ -6,10 +6,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from tests.lab.bundles import trust_file
 from tests.lab.certificates import Issued
+from tests.lab.forking import ForkServer
 from tests.lab.process import Process
 
 ADDON = Path(__file__).resolve().parents[2] / "addon" / "aia.py"
@@ -25,8 +26,14 @@ class Proxy:
     mitmproxy ("true", "false"). `addon=False` is stock mitmproxy. `mode` is mitmproxy's, for
     example "reverse:https://127.0.0.1:4433". It listens at `host`, an IPv4 address of this
     machine. With `listen=False` it serves nobody, as for `-nC flows`, and ends by itself: see
-    `wait`.
+    `wait`. `fresh` is for what counts before mitmproxy does anything: other files to import, a
+    configuration of OpenSSL, a network of this thread only.
     """
+
+    fork_server: ClassVar[ForkServer | None] = None
+    """What starts those that need not be fresh; if there is none, all are."""
+    authority: ClassVar[Issued | None] = None
+    """Theirs, which their clients have to trust; if there is none, each makes one of its own."""
 
     def __init__(
         self,
@@ -42,6 +49,7 @@ class Proxy:
         python: Path | str = sys.executable,
         environment: Mapping[str, str] | None = None,
         program: Literal["mitmdump", "mitmweb"] = "mitmdump",
+        fresh: bool = False,
     ) -> None:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -64,9 +72,15 @@ class Proxy:
             # The log is to arrive when it is written and not when the pipe is full.
             listening = rf"listening at (?:.* and )?{re.escape(host)}:(\d+)"
             variables = {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
+            ready = not fresh and python == sys.executable
+            start = self.fork_server.start if ready and self.fork_server else None
+            if ready and self.authority and not confdir:
+                pem = self.authority.key_pem + self.authority.pem
+                (folder / "mitmproxy-ca.pem").write_bytes(pem)
+                self.ca_file.write_bytes(self.authority.pem)
             for attempt in range(1, _ATTEMPTS + 1):
                 self.process = stack.enter_context(
-                    Process([*command, *arguments], environment=variables)
+                    Process([*command, *arguments], environment=variables, start=start)
                 )
                 try:
                     self.port = int(self.wait_for(listening)[1]) if listen else 0
