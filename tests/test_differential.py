@@ -66,6 +66,7 @@ def final_errors(built: Built) -> list[str]:
     return errors
 
 
+@pytest.mark.no_cover  # It would take half as long again.
 @PROFILE
 @given(pkis())
 def test_brute_force(pki: Pki) -> None:
@@ -86,6 +87,7 @@ def test_brute_force(pki: Pki) -> None:
     assert outcome.verified or not stock, f"stock accepts, and we do not: {outcome.reason}"
 
 
+@pytest.mark.no_cover  # It would take half as long again.
 @PROFILE
 @given(pkis(well_formed=True))
 def test_cryptography(pki: Pki) -> None:

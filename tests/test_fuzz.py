@@ -25,6 +25,9 @@ from tests.fuzz.targets import TARGETS, Target
 from tests.lab import der, pkcs7_der
 from tests.test_scripts import Environment, start
 
+# It would take half as long again.
+pytestmark = pytest.mark.no_cover
+
 EXAMPLES = 100
 
 

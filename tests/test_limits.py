@@ -403,6 +403,7 @@ def leaves(root: Issued) -> list[Certificate]:
     ]
 
 
+@pytest.mark.no_cover  # It would take half as long again.
 def test_ten_thousand_dead_leaves(root: Issued, leaves: list[Certificate]) -> None:
     """One server presents them: tables and downloads are bounded, and a healthy one is served."""
     issuer = root.issue("CA", ca=True)
@@ -438,6 +439,7 @@ def test_ten_thousand_dead_leaves(root: Issued, leaves: list[Certificate]) -> No
     asyncio.run(asyncio.wait_for(test(), 60))
 
 
+@pytest.mark.no_cover  # It would take half as long again.
 def test_memory_of_thousands(
     leaves: list[Certificate], root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
