@@ -67,7 +67,7 @@ class LateDownloader:
 
 def _import() -> type[Downloader]:
     # Of all that can be downloaded, PKCS#7 is what takes longest to import.
-    import cryptography.hazmat.primitives.serialization.pkcs7  # noqa: F401
+    import cryptography.hazmat.primitives.serialization.pkcs7  # noqa: F401 -- for the first reader
 
     from mitmproxy_aia.sources.download import Downloader
 
