@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.conformance.cases import Case, Elsewhere
 from tests.conformance.pki import Pki
 from tests.lab import CaIssuersServer, Proxy, Reply, TlsServer, authority, pem_bundle
+from tests.lab.process import NO_COVERAGE
 
 LOCAL_SOURCE = Path(__file__).parents[1] / "scripts" / "local_source.py"
 AT_ONCE = 4
@@ -50,7 +51,7 @@ def run(cases: Sequence[Case]) -> list[Result]:
                     options=options,
                     scripts=[LOCAL_SOURCE] if addon else [],
                     # Measuring coverage would double the time, and other tests do it.
-                    environment={"COVERAGE_PROCESS_CONFIG": ""},
+                    environment=NO_COVERAGE,
                 )
             )
             for addon in (False, True)

@@ -10,20 +10,37 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import coverage
+import mitmproxy.tools.dump
+import mitmproxy.tools.web.master  # noqa: F401 -- as the one before: `main` imports it when called
 from mitmproxy.tools import main
-
-# What `main` imports when it is called.
-import mitmproxy.tools.dump  # isort: skip
-import mitmproxy.tools.web.master  # noqa: F401 # isort: skip
 
 PROGRAMS: dict[str, Callable[[], int | None]] = {
     "mitmdump": main.mitmdump,
     "mitmweb": main.mitmweb,
 }
 MAX_REQUEST = 100_000
+
+
+@dataclass(frozen=True)
+class Child:
+    """`handle` (pidfd_open(2)) can be read when it has ended; `status` is where that is told."""
+
+    pid: int
+    handle: int
+    status: int
+
+    def reap(self) -> None:
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.write(self.status, str(code).encode())
+        self.close()
+
+    def close(self) -> None:
+        os.close(self.handle)
+        os.close(self.status)
 
 
 def serve() -> Callable[[], int | None]:
@@ -33,19 +50,15 @@ def serve() -> Callable[[], int | None]:
     program says, and for its exit status when it has ended. The answer is its process id.
     """
     requests = socket.socket(fileno=os.dup(0))
-    running: dict[int, tuple[int, int]] = {}
+    children: list[Child] = []
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.fileobj in running:
-                    ended = int(str(key.fileobj))
-                    selector.unregister(ended)
-                    pid, status = running.pop(ended)
-                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                    os.write(status, str(code).encode())
-                    os.close(status)
-                    os.close(ended)
+                if isinstance(key.data, Child):
+                    selector.unregister(key.data.handle)
+                    children.remove(key.data)
+                    key.data.reap()
                     continue
                 request, files, _, _ = socket.recv_fds(requests, MAX_REQUEST, 2)
                 if not request:
@@ -54,15 +67,16 @@ def serve() -> Callable[[], int | None]:
                 if (pid := os.fork()) == 0:
                     os.dup2(output, 1)
                     os.dup2(output, 2)
-                    for file in output, status, *running, *(each for _, each in running.values()):
-                        os.close(file)
+                    os.close(output)
+                    os.close(status)
+                    for other in children:
+                        other.close()
                     requests.close()
                     selector.close()
                     return become(**json.loads(request))
                 os.close(output)
-                handle = os.pidfd_open(pid)
-                running[handle] = pid, status
-                selector.register(handle, selectors.EVENT_READ)
+                children.append(Child(pid, os.pidfd_open(pid), status))
+                selector.register(children[-1].handle, selectors.EVENT_READ, children[-1])
                 requests.send(str(pid).encode())
 
 

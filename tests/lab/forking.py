@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.lab.process import clean_environment
+from tests.lab.process import NO_COVERAGE, clean_environment
 
 _SERVER = Path(__file__).with_name("fork_server.py")
 _PATIENCE = 30.0
@@ -30,18 +30,14 @@ class ForkServer:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._requests.settimeout(_PATIENCE)
         self._turn = threading.Lock()
-        # It measures no coverage itself: see `fork_server.become`.
-        variables = {
-            name: value
-            for name, value in clean_environment().items()
-            if not name.startswith("COVERAGE_")
-        }
+        # What is forked from it begins to measure coverage by itself.
+        variables = clean_environment() | NO_COVERAGE | {"PYTHONUNBUFFERED": "1"}
         with theirs:
             self._process = subprocess.Popen(
                 # -P: our folder has modules with names that are others' as well.
                 [sys.executable, "-P", _SERVER],
                 stdin=theirs.fileno(),
-                env=variables | {"PYTHONUNBUFFERED": "1"},
+                env=variables,
             )
 
     def __enter__(self) -> Self:
@@ -65,8 +61,10 @@ class ForkServer:
             stack.callback(os.close, their_status)
             with self._turn:
                 socket.send_fds(self._requests, [request], [their_output, their_status])
-                pid = int(self._requests.recv(100))
-        return Forked(command, pid, output, status)
+                answer = self._requests.recv(100)
+            if not answer:
+                raise RuntimeError("the fork server has ended")
+        return Forked(command, int(answer), output, status)
 
 
 class Forked:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Protocol, Self
 
 _PATIENCE = 15.0
+NO_COVERAGE = {"COVERAGE_PROCESS_CONFIG": ""}
+"""In the environment of a program of ours whose coverage is not to be measured."""
 
 
 class Running(Protocol):
