@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from mitmproxy_aia.bundle import MAX_COMMENT, pem_blocks, read_bundle, save, write_bundle
 from mitmproxy_aia.cache import CacheError, Entry
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources.files import FilesSource
 from tests.lab import Issued, authority, pkcs7_ber, pkcs7_ber_pem
 from tests.lab.process import find_program

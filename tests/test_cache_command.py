@@ -20,8 +20,9 @@ from cryptography.x509.oid import NameOID
 
 from mitmproxy_aia import times
 from mitmproxy_aia.cache import Entry
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli import choosing, views
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources import sqlite_cache
 from mitmproxy_aia.sources.sqlite_file import open_to_write
 from tests.cache_cli import NOW, URL, CacheCli, fingerprint

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from mitmproxy_aia.certificates import read_certificates
+from mitmproxy_aia.formats import read_certificates
 from tests.conftest import World
 from tests.lab import (
     CaIssuersServer,

@@ -1,46 +1,18 @@
 """What `certificates.Certificate` says of a certificate, and of a damaged or malicious one."""
 
-from typing import Any
-
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmproxy_aia import certificates
-from mitmproxy_aia.certificates import (
-    MAX_NAME_CHARACTERS,
-    MAX_READABLE,
-    Certificate,
-    name_key,
-    printable,
-)
+from mitmproxy_aia.certificates import MAX_READABLE, Certificate
 from tests.lab import Issued, common_name, der
-
-ISSUER, VALIDITY, SUBJECT = 3, 4, 5
-"""Positions in a TBSCertificate (RFC 5280 section 4.1)."""
-ROLE = ObjectIdentifier("2.5.4.72")
-COMMON_NAME = bytes.fromhex("0603550403")
-UTF8_STRING, UTC_TIME, GENERALIZED_TIME = 0x0C, 0x17, 0x18
+from tests.lab.rewriting import GENERALIZED_TIME, UTC_TIME, VALIDITY, rewritten
 
 
 def parsed(issued: Issued) -> Certificate:
     return Certificate.from_der(issued.der)
-
-
-def rewritten(issued: Issued, position: int, element: bytes) -> bytes:
-    """The DER of `issued` with another element in its TBSCertificate. The signature is void."""
-    tbs, algorithm, signature = der.elements(issued.der)
-    fields = der.elements(tbs)
-    fields[position] = element
-    return der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, *fields), algorithm, signature)
-
-
-def encoded_name(tag: int, value: bytes) -> bytes:
-    """A name of one CN, of whatever type and contents."""
-    attribute = der.encode(der.SEQUENCE, COMMON_NAME, der.encode(tag, value))
-    return der.encode(der.SEQUENCE, der.encode(der.SET, attribute))
 
 
 def raw_extension(oid: ObjectIdentifier, value: str) -> x509.Extension[x509.ExtensionType]:
@@ -48,50 +20,11 @@ def raw_extension(oid: ObjectIdentifier, value: str) -> x509.Extension[x509.Exte
     return x509.Extension(oid, False, x509.UnrecognizedExtension(oid, bytes.fromhex(value)))
 
 
-def named(*names: Any) -> x509.Name:  # NameAttribute, which newer versions made generic
-    return x509.Name(names)
-
-
 def test_certificates_are_equal_if_their_der_is(root: Issued) -> None:
     """The same bytes parsed twice are one certificate; the same name and key are not."""
     again = root.issue(root.name, key=root, ca=True)
     assert parsed(root) == parsed(root)
     assert len({parsed(root), parsed(root), parsed(again)}) == 2
-
-
-def test_an_issuer_is_named_once(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that it has issued has its name in the same bytes, and so has its own certificate."""
-    issuer = root.issue("An issuer", ca=True)
-    leaves = [Certificate(issuer.issue().der) for _ in range(3)]
-    read: list[x509.Name] = []
-
-    def counted(name: x509.Name) -> bytes:
-        read.append(name)
-        return name_key(name)
-
-    monkeypatch.setattr(certificates, "name_key", counted)
-    assert len({leaf.issuer for leaf in leaves}) == 1
-    assert Certificate(issuer.der).subject == leaves[0].issuer
-    assert len(read) == 1
-
-
-def test_named_once_within_bounds(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers can send as many names as they like, and as long ones; none is mistaken."""
-    monkeypatch.setattr(certificates, "_keys", kept := dict[bytes, bytes]())
-    monkeypatch.setattr(certificates, "KEPT_NAMES", 2)
-    monkeypatch.setattr(certificates, "MAX_KEPT_NAME", 50)
-    issuers = [f"Issuer {number}" for number in range(4)] + ["x" * 50]
-    issued = [parsed(root.issue(issuer_name=common_name(issuer))) for issuer in issuers]
-    assert len({each.issuer for each in issued}) == len(issuers)
-    assert [*kept.values()] == [each.issuer for each in issued[2:4]]
-
-
-def test_no_key_is_kept_of_what_cannot_be_read(root: Issued) -> None:
-    """A name is none the worse for having been in a damaged certificate."""
-    issuer = root.issue("An issuer of damaged ones", ca=True)
-    damaged = Certificate(rewritten(issuer.issue(), VALIDITY, b"\x30\x00"))
-    opaque = damaged.issuer
-    assert parsed(issuer.issue()).issuer == parsed(issuer).subject != opaque
 
 
 def test_let_go(root: Issued) -> None:
@@ -142,103 +75,6 @@ def test_unknown_kind_of_key(root: Issued, known: str, unknown: str) -> None:
     twin = root.issue("c", key=leaves[0])
     replaced = twin.der.replace(bytes.fromhex(known), bytes.fromhex(unknown), 1)
     assert Certificate.from_der(replaced).key == first.key
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (common_name("Lab CA"), common_name("Lab CA", "printable")),
-        (common_name("Lab CA"), common_name("lAB ca")),
-        (common_name("Lab CA"), common_name("  Lab \t CA ")),
-    ],
-    ids=["string-type", "letter-case", "spaces"],
-)
-def test_names_that_openssl_calls_equal(root: Issued, one: x509.Name, other: x509.Name) -> None:
-    """String type, ASCII letter case and runs of spaces do not part issuer and subject."""
-    assert parsed(root.issue(one)).subject == parsed(root.issue(other)).subject
-    assert parsed(root.issue("x", issuer_name=one)).issuer == parsed(root.issue(other)).subject
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        common_name("LabCA"),
-        common_name("Lab CÄ"),
-        named(x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Lab Cä")),
-        named(*common_name("Lab Cä"), *common_name("Lab Cä")),
-        x509.Name([]),
-    ],
-    ids=["no-space", "non-ascii-letter-case", "attribute-type", "twice", "empty"],
-)
-def test_names_that_openssl_calls_different(root: Issued, other: x509.Name) -> None:
-    """Only ASCII letters are folded, and everything else counts."""
-    assert parsed(root.issue("Lab Cä")).subject != parsed(root.issue(other)).subject
-
-
-def test_order_within_a_multi_valued_rdn_does_not_matter(root: Issued) -> None:
-    """An RDN is a set, in DER sorted by its bytes; the RDNs of a name are a sequence."""
-    (cn,) = common_name("aaaa")
-    tight, loose = (
-        x509.NameAttribute(NameOID.ORGANIZATION_NAME, value) for value in ("b b", "b    b")
-    )
-    sets = [x509.Name([x509.RelativeDistinguishedName([cn, o])]) for o in (tight, loose)]
-    assert parsed(root.issue(sets[0])).subject == parsed(root.issue(sets[1])).subject
-    one, other = parsed(root.issue(named(cn, tight))), parsed(root.issue(named(tight, cn)))
-    assert one.subject != other.subject
-
-
-def test_a_name_may_hold_a_bit_string(root: Issued) -> None:
-    """The x500UniqueIdentifier attribute is bytes and not text."""
-    kind = x509.name._ASN1Type.BitString
-    names = [
-        named(x509.NameAttribute(NameOID.X500_UNIQUE_IDENTIFIER, value, kind))
-        for value in (b"\x00a", b"\x00b")
-    ]
-    first, second = (parsed(root.issue(name)).subject for name in names)
-    assert first != second
-
-
-def test_name_is_the_most_specific_common_name(root: Issued) -> None:
-    """The last CN, or the whole name where there is none, or words where that is empty."""
-    role = x509.NameAttribute(ROLE, "keeper")
-    assert parsed(root.issue(named(*common_name("a"), *common_name("b")))).name == "CN=b"
-    assert parsed(root.issue(named(role))).name == "2.5.4.72=keeper"
-    assert parsed(root.issue(x509.Name([]))).name == "(empty name)"
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (b"two\nlines\r", r"CN=two\nlines\r"),
-        (b"\x1b[31mred\x07\x00", r"CN=\x1b[31mred\x07\x00"),
-        ("\u202eevil \N{NO-BREAK SPACE}\N{PILE OF POO}".encode(), "CN=\\u202eevil \\xa0\U0001f4a9"),
-        (b"", "CN="),
-    ],
-)
-def test_name_is_fit_for_a_log(root: Issued, value: bytes, shown: str) -> None:
-    """Control characters of a stranger's name are written as escapes."""
-    certificate = Certificate.from_der(rewritten(root, SUBJECT, encoded_name(UTF8_STRING, value)))
-    assert certificate.name == shown
-
-
-@pytest.mark.parametrize("size", [3_000, 10_000])
-def test_name_of_kilobytes(root: Issued, size: int) -> None:
-    """A long name ends in an ellipsis, and one that no honest certificate has is not read."""
-    name = encoded_name(UTF8_STRING, b"x" * size)
-    certificate = Certificate.from_der(rewritten(root, SUBJECT, name))
-    if size == 3_000:
-        assert certificate.name == f"CN={'x' * 196}…"
-        assert len(certificate.name) == MAX_NAME_CHARACTERS
-    else:
-        assert certificate.name == f"(a name of {len(name)} bytes that cannot be read)"
-        assert certificate.subject == Certificate.from_der(certificate.der).subject
-        assert certificate.subject != certificate.issuer
-
-
-def test_printable_cuts_what_is_beyond_the_limit() -> None:
-    """Text of exactly the limit stays whole."""
-    assert printable("abc", 3) == "abc"
-    assert printable("abcd", 3) == "ab…"
 
 
 def test_ca_issuers_are_in_their_order(root: Issued) -> None:
@@ -302,51 +138,6 @@ def test_impossible_date(root: Issued, not_before: tuple[int, bytes]) -> None:
     dates = der.encode(*not_before), der.encode(UTC_TIME, b"490101000000Z")
     with pytest.raises(ValueError, match=r"."):
         Certificate.from_der(rewritten(root, VALIDITY, der.encode(der.SEQUENCE, *dates)))
-
-
-@pytest.mark.parametrize(
-    ("tag", "value"),
-    [(0x02, b"\x01"), (0x03, b"\x00a"), (0x05, b"")],
-    ids=["integer", "bit-string", "null"],
-)
-def test_impossible_name(root: Issued, tag: int, value: bytes) -> None:
-    """It is found when the certificate is parsed, and is a ValueError; or `cryptography` can
-    read it (since version 50), and then so can we."""
-    try:
-        certificate = Certificate.from_der(rewritten(root, SUBJECT, encoded_name(tag, value)))
-    except ValueError:
-        return
-    assert certificate.subject != certificate.issuer == Certificate(root.der).subject
-    assert certificate.name.isprintable()
-
-
-T61_STRING = 0x14
-
-
-@pytest.mark.parametrize(
-    ("tag", "value"),
-    [(UTF8_STRING, b"\xff"), (T61_STRING, "Zürich".encode("latin-1"))],
-    ids=["utf8", "latin-1"],
-)
-def test_name_that_only_others_can_read(root: Issued, tag: int, value: bytes) -> None:
-    """`cryptography` refuses it, old CAs have it: it is equal to itself, byte for byte."""
-    name = encoded_name(tag, value)
-    certificate = Certificate.from_der(rewritten(root, SUBJECT, name))
-    assert certificate.name == f"(a name of {len(name)} bytes that cannot be read)"
-    below = Certificate.from_der(rewritten(root.issue(), ISSUER, name))
-    assert below.issuer == certificate.subject
-    other = Certificate.from_der(rewritten(root, SUBJECT, encoded_name(tag, value + value)))
-    assert other.subject not in (certificate.subject, certificate.issuer)
-
-
-def test_names_are_found_in_a_certificate_of_version_1(root: Issued) -> None:
-    """It has no version field in front of its serial number, and no extensions."""
-    version_3 = Certificate.from_der(root.der)
-    tbs, algorithm, signature = der.elements(root.der)
-    bare = der.encode(der.SEQUENCE, *der.elements(tbs)[1:7])
-    version_1 = Certificate.from_der(der.encode(der.SEQUENCE, bare, algorithm, signature))
-    assert version_1.x509.version is x509.Version.v1
-    assert (version_1.subject, version_1.issuer) == (version_3.subject, version_3.issuer)
 
 
 @given(st.binary(max_size=200))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources.sqlite_cache import SqliteCache
 from tests.conftest import World
 from tests.inspection_cli import InspectionCli

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources import Attempt, Budget, Found, files
 from mitmproxy_aia.sources.files import FilesSource
 from tests.lab import Issued, authority, pem_bundle, pkcs7_ber, pkcs7_der, pkcs7_pem

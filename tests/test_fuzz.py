@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from mitmproxy_aia import addresses, certificates, completion, egress
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia import addresses, certificates, completion, egress, names
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.egress import Policy
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources import IssuerSource, aia, download
 from mitmproxy_aia.sources.aia import AiaSource
 from mitmproxy_aia.sources.caches import where
@@ -194,7 +195,7 @@ def as_it_is(text: str, limit: int = 200) -> str:
         ("egress", Policy, "denies", lambda *_: None, "denied"),
         ("urls", aia, "URLS_PER_CERTIFICATE", 6, "more URLs"),
         ("urls", aia, "printable", as_it_is, "cannot be printed"),
-        ("damage", certificates, "printable", as_it_is, "cannot be printed"),
+        ("damage", names, "printable", as_it_is, "cannot be printed"),
     ],
 )
 def test_finds(

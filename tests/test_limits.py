@@ -15,9 +15,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import GRACE, Completion, Outcome
 from mitmproxy_aia.egress import NOBODY, Server
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.sources import aia
 from mitmproxy_aia.sources.aia import AiaSource, DownloadError

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from mitmproxy_aia.cache import Entry
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.history import Record
 from mitmproxy_aia.page.rendering import ServerView, chain_path, render
 from mitmproxy_aia.page.settings import Setting, shown

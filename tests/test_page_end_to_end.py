@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mitmproxy_aia.certificates import read_certificates
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.page.headers import HEADERS
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl, dead_url

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.remedies import file_name, full_chain, remedies
 from tests.lab import Issued, authority, common_name, curl
 from tests.lab.programs import nginx_with

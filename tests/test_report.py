@@ -19,9 +19,10 @@ from mitmproxy.test import taddons
 
 import mitmproxy_aia.report
 from mitmproxy_aia import Aia, cli
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli import reporting as command_line
 from mitmproxy_aia.completion import Outcome
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.history import History
 from mitmproxy_aia.report import as_json
 from mitmproxy_aia.report_files import ReportFiles

@@ -11,8 +11,9 @@ import pytest
 from OpenSSL import crypto
 
 from mitmproxy_aia.cache import Entry
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli.verifying import leaf_first
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources.sqlite_cache import SqliteCache
 from tests.conftest import World
 from tests.inspection_cli import InspectionCli

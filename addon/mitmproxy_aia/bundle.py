@@ -13,7 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from mitmproxy_aia.cache import Entry
-from mitmproxy_aia.certificates import Certificate, printable, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.names import printable
 
 HEADER = """\
 # Intermediate certificates, exported by mitmproxy-aia.

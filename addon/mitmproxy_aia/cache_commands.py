@@ -14,7 +14,7 @@ from mitmproxy import command, types
 
 from mitmproxy_aia.background import Background
 from mitmproxy_aia.cache import CacheError, Entry
-from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.tiers import Tiers
 
 logger = logging.getLogger(__name__)

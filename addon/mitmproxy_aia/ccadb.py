@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from mitmproxy_aia.bundle import Block, pem_blocks
-from mitmproxy_aia.certificates import Certificate, printable, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.names import printable
 
 MOZILLA_REPORT = "https://ccadb.my.salesforce-sites.com/mozilla/MozillaIntermediateCertsCSVReport"
 """The intermediates that Firefox preloads: neither expired nor revoked, for web servers, under

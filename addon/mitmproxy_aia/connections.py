@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from mitmproxy import connection, ctx
 
-from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.egress import Proxy, Server
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.proxies import AUTO, Way, upstream_proxy
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mitmproxy_aia import costs
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Found
 
 MAX_ROWS = 12

@@ -12,8 +12,8 @@ from typing import Any
 
 from mitmproxy import connection, dns, flow, http, tcp, udp
 
-from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.history import Record
+from mitmproxy_aia.names import printable
 
 KEY = "aia"
 """In `flow.metadata`."""

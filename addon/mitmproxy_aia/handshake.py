@@ -19,9 +19,10 @@ from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL
 
 from mitmproxy_aia import costs, pausing
-from mitmproxy_aia.certificates import Certificate, presented
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.errors import UNABLE_TO_GET_ISSUER_CERT_LOCALLY, curable
+from mitmproxy_aia.formats import presented
 from mitmproxy_aia.openssl import (
     Built,
     Fault,

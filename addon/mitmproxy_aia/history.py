@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.sources import Found
 

@@ -36,8 +36,10 @@ from mitmproxy.proxy.layers.quic import QuicTlsData, QuicTlsSettings, ServerQuic
 from OpenSSL import crypto
 
 from mitmproxy_aia import errors, openssl, pausing
-from mitmproxy_aia.certificates import Certificate, presented, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
+from mitmproxy_aia.formats import presented
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.pausing import Commands, Objection, Watcher

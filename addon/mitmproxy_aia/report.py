@@ -10,9 +10,10 @@ import json
 from typing import Any
 
 from mitmproxy_aia import __version__
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.drawing import draw
 from mitmproxy_aia.history import History, Record
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.remedies import full_chain
 from mitmproxy_aia.times import moment
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from mitmproxy import command, exceptions, types
 
 from mitmproxy_aia.background import Background
-from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.history import History
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources.caches import from_home
 
 logger = logging.getLogger(__name__)

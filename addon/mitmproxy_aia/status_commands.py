@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from mitmproxy import command, types
 
-from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.counters import DOWNLOADS, SOURCES, Counters
 from mitmproxy_aia.history import History, Record
+from mitmproxy_aia.names import printable
 
 if TYPE_CHECKING:
     from mitmproxy_aia.page.settings import Setting

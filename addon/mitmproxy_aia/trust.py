@@ -10,7 +10,8 @@ import certifi
 from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import openssl
-from mitmproxy_aia.certificates import printable, read_certificates
+from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.rejections import Identity, rejected_in
 
 MAX_BYTES = 64 * 2**20

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
 from tests.fuzz import lab
 from tests.fuzz.choices import Choices
 from tests.fuzz.der_tree import damaged

@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, Sequence
 from OpenSSL import SSL, crypto
 
 from mitmproxy_aia.addresses import Space
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Refusal, Server
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.sources.aia import DownloadError, Refused
 from mitmproxy_aia.verification import Verifier

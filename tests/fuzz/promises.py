@@ -11,7 +11,9 @@ from typing import Any
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia.certificates import Certificate, printable, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.verification import Verifier
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]

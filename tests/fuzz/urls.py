@@ -5,8 +5,9 @@ import functools
 import time
 from collections.abc import Iterator
 
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Server
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Attempt, Budget
 from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource, DownloadError
 from tests.fuzz import lab

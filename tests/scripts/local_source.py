@@ -3,7 +3,7 @@ http://control.test/` through the proxy."""
 
 from mitmproxy import ctx, http
 
-from mitmproxy_aia.certificates import read_certificates
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.sources.memory import MemorySource
 

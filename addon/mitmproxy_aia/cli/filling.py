@@ -10,11 +10,11 @@ from itertools import islice
 
 from mitmproxy_aia.cache import Cache, Entry
 from mitmproxy_aia.ccadb import MOZILLA_REPORT, BadRow, read_any
-from mitmproxy_aia.certificates import read_certificates
 from mitmproxy_aia.cli.intake import Input, Tally, inputs, useless
 from mitmproxy_aia.cli.managing import opened
 from mitmproxy_aia.cli.terminal import CommandError, Progress, complain, one_line
 from mitmproxy_aia.cli.views import summary
+from mitmproxy_aia.formats import read_certificates
 
 MOST_LISTED = 50
 """Certificates of one file that `add` names one by one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self, TextIO
 
-from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.names import printable
 
 PROGRAM = "mitmproxy-aia"
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"

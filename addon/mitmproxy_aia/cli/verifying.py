@@ -8,10 +8,11 @@ import datetime
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli.inspecting import finish, limits_of, opened_tiers
 from mitmproxy_aia.cli.intake import Input, inputs
 from mitmproxy_aia.cli.terminal import CommandError
+from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.inspection.inspector import Inspector
 from mitmproxy_aia.inspection.results import Result
 from mitmproxy_aia.inspection.targets import canonical_host

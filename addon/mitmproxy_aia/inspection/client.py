@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import costs, openssl
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Server
 from mitmproxy_aia.inspection.results import Link
 from mitmproxy_aia.inspection.starttls import PROTOCOLS, NoStartTls, Wire
 from mitmproxy_aia.inspection.targets import Target
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.openssl import Fault
 
 CONNECT_SECONDS = 3.0

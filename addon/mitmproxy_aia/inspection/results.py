@@ -9,9 +9,10 @@ from enum import IntEnum
 from cryptography import x509
 
 from mitmproxy_aia import errors
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.drawing import Drawing, draw
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.sources import Found

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from xml.sax.saxutils import quoteattr
 
-from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.names import printable
 
 MAX_LINE = 8 * 1024
 """Bytes of one line, or of one answer in XML."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import jinja2
 
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.drawing import Drawing, State, draw
 from mitmproxy_aia.history import Record
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.remedies import Remedy, file_name, full_chain, remedies
 
 HERE = Path(__file__).parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources.redis_url import SCHEMES, redacted
 
 MAX_VALUE = 1_000

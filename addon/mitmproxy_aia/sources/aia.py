@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from mitmproxy_aia.addresses import Space
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Proxy, Refusal, Server, site
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.sources.slots import Place, Slots
 

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 
 from mitmproxy_aia.cache import Cache
-from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import ClosableSource
 
 CACHE_FILE = "aia.sqlite3"

@@ -12,8 +12,10 @@ from dataclasses import replace
 import httpx
 
 from mitmproxy_aia.addresses import Address, bare, literal
-from mitmproxy_aia.certificates import Certificate, printable, read_certificates
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
+from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.slices import moment
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.bounded import closed_at_the_end

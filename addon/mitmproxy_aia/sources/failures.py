@@ -8,8 +8,8 @@ import ssl
 
 import httpx
 
-from mitmproxy_aia.certificates import printable
 from mitmproxy_aia.egress import Proxy
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources.aia import DownloadError, NotTried
 from mitmproxy_aia.sources.proxy_tls import Distrusted
 

@@ -14,7 +14,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mitmproxy_aia.certificates import Certificate, printable, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Attempt, Budget, Found
 
 OPTION = "aia_intermediates"

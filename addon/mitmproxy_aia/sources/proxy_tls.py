@@ -20,10 +20,11 @@ import httpcore
 from OpenSSL import SSL
 
 from mitmproxy_aia import openssl
-from mitmproxy_aia.certificates import Certificate, presented
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.costs import too_much
 from mitmproxy_aia.egress import Proxy, Server
 from mitmproxy_aia.errors import curable
+from mitmproxy_aia.formats import presented
 from mitmproxy_aia.openssl import error_text, presented_to
 from mitmproxy_aia.rejections import rejected_in
 from mitmproxy_aia.sources.aia import DownloadError

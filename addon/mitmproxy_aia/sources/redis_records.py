@@ -17,7 +17,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from mitmproxy_aia.cache import Entry
-from mitmproxy_aia.certificates import Certificate, printable
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.names import printable
 
 PREFIX = "mitmproxy-aia:1:"
 ISSUERS = f"{PREFIX}issuers:"

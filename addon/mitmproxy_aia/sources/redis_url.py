@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from mitmproxy_aia.cache import CacheError
-from mitmproxy_aia.certificates import printable
+from mitmproxy_aia.names import printable
 
 SCHEMES = ("redis", "rediss")
 DEFAULT_PORT = 6379

@@ -28,7 +28,7 @@ if sys.platform != "win32":
     import fcntl
 
 SCHEMA = 1
-"""The user_version. To be raised when the tables change, or `certificates.name_key`."""
+"""The user_version. To be raised when the tables change, or `names.name_key`."""
 BUSY_SECONDS = 5.0
 MOST_SET_ASIDE = 20
 OPENINGS = 3

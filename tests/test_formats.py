@@ -1,10 +1,11 @@
-"""`certificates.read_certificates`: every form in which authorities publish certificates."""
+"""`formats.read_certificates`: every form in which authorities publish certificates."""
 
 import base64
 
 import pytest
 
-from mitmproxy_aia.certificates import Certificate, read_certificates
+from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.formats import read_certificates
 from tests.lab import (
     authority,
     der,
@@ -14,7 +15,7 @@ from tests.lab import (
     pkcs7_der,
     pkcs7_pem,
 )
-from tests.test_certificates import GENERALIZED_TIME, VALIDITY, rewritten
+from tests.lab.rewriting import GENERALIZED_TIME, VALIDITY, rewritten
 
 FIRST = authority("First")
 SECOND = FIRST.issue("Second", ca=True)
