@@ -1,20 +1,24 @@
 """What would take OpenSSL too long is not asked, and all that is honest is."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID
 
 from mitmproxy_aia import costs
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
-from mitmproxy_aia.openssl import store_of, to_openssl
+from mitmproxy_aia.openssl import store_of, to_openssl, verify
 from mitmproxy_aia.verification import Verifier
-from tests.lab import Issued, Proxy, TlsServer, authority, curl
+from tests.lab import Issued, Proxy, TlsServer, authority, curl, der
 from tests.lab.keys import KeyKind, slow_rsa
 
 SLOW = slow_rsa()
@@ -96,9 +100,109 @@ def test_other_keys() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x00", b"\x30\x02\x30\x00", b"\x30\x84" * 9])
 def test_damaged(data: bytes) -> None:
-    """What cannot be read costs nothing: OpenSSL does not read it either."""
+    """What cannot be read costs as much as there may be in it, which is next to nothing."""
     marked = data + costs._CONSTRAINTS
-    assert costs.milliseconds([Certificate(data), Certificate(marked)]) == 0
+    assert costs.milliseconds([Certificate(data), Certificate(marked)]) < 0.1
+
+
+@pytest.mark.parametrize(
+    "kind", [ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.SUBJECT_ALTERNATIVE_NAME]
+)
+@pytest.mark.parametrize("value", ["", "30", "300500", "3084ff", "30023005", "3003a00130", "3080"])
+def test_damaged_extensions(kind: x509.ObjectIdentifier, value: str) -> None:
+    """They keep no good chain from being completed."""
+    damaged = x509.Extension(kind, False, x509.UnrecognizedExtension(kind, bytes.fromhex(value)))
+    issuer = authority(excluded=["a.example"]).issue("CA", ca=True, extra=[damaged])
+    above = authority().issue("Above", ca=True, excluded=["a.example"])
+    assert 0 < costs.milliseconds(read([issuer, above])) < 1
+
+
+CONSTRUCTED = 0x20
+
+
+def indefinite(element: bytes, depth: int) -> bytes:
+    """The same in BER, with lengths that come at the end, so many levels down."""
+    if depth == 0 or not element[0] & CONSTRUCTED:
+        return element
+    inside = [indefinite(each, depth - 1) for each in der.elements(element)]
+    return der.encode_indefinite(element[0], *inside)
+
+
+def too_long(element: bytes) -> bytes:
+    """The same in BER, with a length of more bytes than it takes."""
+    inside = b"".join(der.elements(element))
+    return element[:1] + b"\x84" + len(inside).to_bytes(4) + inside
+
+
+def other_tag(element: bytes) -> bytes:
+    """The same in BER, with the tag in a byte of its own."""
+    return bytes([element[0] | 0x1F, element[0] & 0x1F]) + element[1:]
+
+
+BER: dict[str, Callable[[bytes], bytes]] = {
+    "indefinite": lambda element: indefinite(element, 1),
+    "indefinite, all": lambda element: indefinite(element, 3),
+    "length": too_long,
+    "tag": other_tag,
+}
+
+
+def constraints(number: int, encode: Callable[[bytes], bytes]) -> x509.Extension[Any]:
+    """So many of DNS names, encoded in another way."""
+    names = [der.encode(0x82, b"%d.excluded.example" % each) for each in range(number)]
+    subtrees = der.encode(0xA1, *[der.encode(der.SEQUENCE, name) for name in names])
+    kind = ExtensionOID.NAME_CONSTRAINTS
+    value = encode(der.encode(der.SEQUENCE, subtrees))
+    return x509.Extension(kind, True, x509.UnrecognizedExtension(kind, value))
+
+
+@pytest.mark.parametrize("encoding", BER)
+def test_constraints_in_ber(encoding: str) -> None:
+    """OpenSSL reads them, and compares all; to others they would seem to be none."""
+    root = authority()
+    extra = [constraints(600, BER[encoding])]
+    issuer = root.issue("CA", ca=True, extra=extra)
+    hosts = [f"{number}.example" for number in range(1_000)]
+    leaf = issuer.issue(hosts=hosts, authority_key_identifier=False)
+    path = read([leaf, issuer])
+    assert costs.too_much(path)
+    store = store_of([to_openssl(Certificate(root.der))], partial=False)
+    assert verify(store, [*map(to_openssl, path)])[1] is None
+
+
+def signed_in_ber(issued: Issued, issuer: Issued, change: Callable[[bytes], bytes]) -> bytes:
+    """`issued` with another encoding of what is signed."""
+    tbs, algorithm, _ = der.elements(issued.der)
+    changed = change(tbs)
+    assert isinstance(issuer.key, rsa.RSAPrivateKey)
+    signature = issuer.key.sign(changed, padding.PKCS1v15(), hashes.SHA256())
+    return der.encode(
+        der.SEQUENCE, changed, algorithm, der.encode(der.BIT_STRING, b"\0", signature)
+    )
+
+
+@pytest.mark.parametrize("encoding", BER)
+def test_keys_in_ber(encoding: str) -> None:
+    """`cryptography` does not read such certificates, and OpenSSL does."""
+    root = authority(key=SLOW)
+    chain = line(root, 4, key=SLOW)
+    issuers = [*chain[1:], root]
+    ders = [
+        signed_in_ber(issued, issuer, BER[encoding])
+        for issued, issuer in zip(chain, issuers, strict=True)
+    ]
+    certificates = [*map(Certificate, ders)]
+    assert costs.too_much(certificates[1:3])
+    store = store_of([to_openssl(Certificate(root.der))], partial=False)
+    assert verify(store, [*map(to_openssl, certificates)])[1] is None
+
+
+def test_key_by_another_name() -> None:
+    """OpenSSL knows RSA by more than one."""
+    slow = authority(key=SLOW).der
+    usual, other = bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d01010b")
+    certificate = Certificate(slow.replace(usual, other))
+    assert costs.too_much([certificate] * 2)
 
 
 def test_judged_without_asking_openssl() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+_LONG = 0x80
+"""The length is in so many bytes that follow (X.690 8.1.3.5)."""
+_HIGH = 0x1F
+"""The tag is in bytes that follow (X.690 8.1.2.4). No certificate has such."""
+
 
 def elements(data: bytes) -> list[bytes]:
-    """The DER elements that follow each other in `data`. Raises ValueError."""
+    """The DER elements that follow each other in `data`. Raises ValueError, also of BER."""
     found, start = [], 0
     while start < len(data):
         end = _header(data, start)[1]
@@ -22,10 +27,15 @@ def _header(data: bytes, start: int = 0) -> tuple[int, int]:
     """Where the content of the DER element at `start` begins and ends."""
     if len(data) < start + 2:
         raise ValueError("is cut off")
+    if data[start] & _HIGH == _HIGH:
+        raise ValueError("has a tag that is not read here")
     begin, length = start + 2, data[start + 1]
-    if length & 0x80:
-        begin += length & 0x7F
+    if length & _LONG:
+        begin += length & ~_LONG
         length = int.from_bytes(data[start + 2 : begin])
+        # What BER has besides: lengths that come at the end, or with more bytes than they take.
+        if length < _LONG or not data[start + 2]:
+            raise ValueError("is not DER")
     if begin + length > len(data):
         raise ValueError("is cut off")
     return begin, begin + length
