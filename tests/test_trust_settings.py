@@ -1,6 +1,7 @@
 """What the machine says of trust, beyond the certificates: OpenSSL's own configuration, and
 trust settings inside a trust file. A completed chain is held to it as a presented one is."""
 
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +241,20 @@ def test_what_a_trust_file_rejects(root: Issued, tmp_path: Path) -> None:
         damaged = b"-----BEGIN TRUSTED CERTIFICATE-----\nMA==\n-----END TRUSTED CERTIFICATE-----\n"
         assert [*rejected(damaged + root.pem + data)] == identities
     assert rejected_in(None, "", str(tmp_path / "missing")) == frozenset()
+
+
+def test_trust_file_that_cannot_be_read_now(root: Issued, tmp_path: Path) -> None:
+    """It is read later, and not taken for one that rejects nobody."""
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(with_trust_setting(root, "-addreject", tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            rejected_in(str(trust))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert rejected_in(str(trust)) == {Certificate(root.der).identity}
 
 
 def assert_rejected(trusted: bytes, folder: Path, *chain: Issued) -> None:

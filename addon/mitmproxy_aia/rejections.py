@@ -50,7 +50,9 @@ def rejected_in(*places: str | None) -> frozenset[Identity]:
 def _rejected_in(place: str, _changed: int, _size: int) -> frozenset[Identity]:
     path, found = Path(place), set[Identity]()
     for file in path.iterdir() if path.is_dir() else [path]:
-        with contextlib.suppress(OSError):
+        # Whoever may not read it has not trusted it either. With too many open files it is
+        # another matter: nothing may be taken for "rejects nobody" then.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
             found.update(rejected(file.read_bytes()))
     return frozenset(found)
 
