@@ -103,9 +103,10 @@ class _Size(NamedTuple):
 
 def _comparisons(certificates: Collection[Certificate]) -> float:
     """Milliseconds for those of each name with each constraint."""
-    constraints = _sum(map(_constraints, certificates))
-    if not constraints.number:
+    constrained = [each for each in certificates if _CONSTRAINTS in each.der]
+    if not constrained:
         return 0.0
+    constraints = _sum(map(_constraints, constrained))
     names = _sum(map(_names, certificates))
     compared = min(names.number * constraints.bytes, constraints.number * names.bytes)
     return names.number * constraints.number * _COMPARISON + compared * _COMPARED_BYTE

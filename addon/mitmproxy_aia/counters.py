@@ -69,7 +69,9 @@ class Counters:
         used = [source_of(item) for item in outcome.found]
         dearest = max(used, key=SOURCES.index, default="presented")
         self.completions[dearest, "audited" if audit else "completed"] += 1
-        self.hits.update(source for source in used if source != "aia")
+        for source in used:
+            if source != "aia":
+                self.hits[source] += 1
 
     def counted(self, download: Download) -> Download:
         """The same, counted: each request to a caIssuers URL once, whoever waits for it."""

@@ -9,6 +9,7 @@ pyOpenSSL does not offer.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -25,10 +26,11 @@ from mitmproxy_aia.errors import UNABLE_TO_GET_ISSUER_CERT_LOCALLY, curable
 from mitmproxy_aia.formats import presented
 from mitmproxy_aia.openssl import (
     Built,
-    Fault,
+    error_text,
     forgive,
     is_forgiving,
     presented_to,
+    unparsed,
     verified_intermediates,
 )
 from mitmproxy_aia.pausing import Commands, Objection, Watcher
@@ -37,6 +39,7 @@ from mitmproxy_aia.verification import Verifier
 
 _FAILED = "Certificate verify failed: "
 """As mitmproxy words it."""
+_TOO_MUCH = " (the server's certificates would take too long to verify)"
 
 
 def watch(data: tls.TlsData, watcher: Watcher) -> bool:
@@ -67,9 +70,8 @@ class _Handshake:
             options.ssl_verify_upstream_trusted_ca,
             options.ssl_verify_upstream_trusted_confdir,
         )
-        self._forgiven: list[Fault] = []
-        self._too_much = False
-        self._alone: Certificate | None = None
+        self._objection: Objection | None = None
+        self._alone = False
         self._driving = False
 
     def start(self) -> None:
@@ -79,17 +81,17 @@ class _Handshake:
         """OpenSSL found an error; the result is whether it shall go on."""
         # A renegotiation verifies again, when nobody waits to decide any more.
         # If it is not us who drive the handshake, nobody is going to decide at all.
-        if not self._driving or not curable(code, depth) or self._too_much:
+        if not self._driving or not curable(code, depth):
             return False
-        if not self._forgiven:
+        if self._objection is None:
             # OpenSSL would now verify the rest of the chain, though that leads nowhere. If
             # that is the leaf alone, there is no signature and no constraint to verify.
             chain = built()
-            self._too_much = len(chain) > 1 and costs.too_much(chain)
-            if len(chain) == 1 and code == UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-                self._alone = chain[0]
-        self._forgiven.append(Fault.of(code, depth))
-        return not self._too_much
+            self._alone = len(chain) == 1 and code == UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+            too_much = len(chain) > 1 and costs.too_much(unparsed(chain))
+            reason = error_text(code) + (_TOO_MUCH if too_much else "")
+            self._objection = Objection(reason, _FAILED, curable=not too_much)
+        return self._objection.curable
 
     @property
     def ours(self) -> bool:
@@ -106,12 +108,7 @@ class _Handshake:
         self._driving = False
 
     def objection(self, *, finished: bool) -> Objection | None:
-        if not self._forgiven:
-            return None
-        reason = self._forgiven[0].text
-        if self._too_much:
-            reason += " (the server's certificates would take too long to verify)"
-        return Objection(reason, _FAILED, curable=not self._too_much)
+        return self._objection
 
     def failure(self, error: BaseException) -> None:
         """mitmproxy's layer expects what OpenSSL may raise."""
@@ -119,13 +116,16 @@ class _Handshake:
     def verifier(self) -> Verifier:
         rejected = rejected_in(*self._trust)
         level = security_level(*self._ciphers)
-        verifier = Verifier.for_connection(self._connection, level, rejected)
-        if self._alone is not None:
-            verifier.has_nothing_above(self._alone)
-        return verifier
+        self._verifier = Verifier.for_connection(self._connection, level, rejected)
+        return self._verifier
 
     def presented(self) -> Iterator[Certificate]:
-        return presented(presented_to(self._connection))
+        certificates = presented(presented_to(self._connection))
+        if not self._alone:
+            return certificates
+        leaf = next(certificates)
+        self._verifier.has_nothing_above(leaf)
+        return itertools.chain([leaf], certificates)
 
     def confirmed(self, outcome: Outcome) -> Outcome:
         return outcome
@@ -142,12 +142,12 @@ def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | No
     """OpenSSL's security level for a connection with these ciphers, or with those that
     mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version). None: the
     one from OpenSSL's configuration."""
-    return _level(":".join(cipher_list or _default_ciphers(tls_version_min)))
+    return _level(tuple(cipher_list or _default_ciphers(tls_version_min)))
 
 
 @functools.lru_cache(maxsize=64)
-def _level(ciphers: str) -> int | None:
-    levels = re.findall(r"@SECLEVEL=(\d)", ciphers)
+def _level(ciphers: tuple[str, ...]) -> int | None:
+    levels = re.findall(r"@SECLEVEL=(\d)", ":".join(ciphers))
     return int(levels[-1]) if levels else None
 
 

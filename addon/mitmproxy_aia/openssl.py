@@ -29,6 +29,7 @@ _OTHER_ABOVE_THE_LEAF = {
 }
 
 
+@functools.lru_cache(maxsize=256)
 def error_text(code: int) -> str:
     """OpenSSL's words for a verification error (X509_verify_cert_error_string)."""
     return str(_ffi.string(_lib.X509_verify_cert_error_string(code)).decode())
@@ -224,8 +225,8 @@ def options_of(context: SSL.Context) -> int:
     return int(_lib.SSL_CTX_get_options(context._context))
 
 
-Built = Callable[[], Sequence[Certificate]]
-"""The chain that OpenSSL has built of what was presented and what is trusted, not yet parsed."""
+Built = Callable[[], Chain]
+"""The chain that OpenSSL has built of what was presented and what is trusted."""
 Forgive = Callable[[int, int, Built], bool]
 """Whether OpenSSL shall go on after a verification error (its code) at a depth, and so verify
 what is left of the chain. Raises nothing."""
@@ -266,17 +267,15 @@ def _verified(good: int, context: Any) -> int:
     decide = method() if method is not None else None
     code = _lib.X509_STORE_CTX_get_error(context)
     depth = _lib.X509_STORE_CTX_get_error_depth(context)
-    if decide is None or not decide(code, depth, lambda: _built(context)):
+    if decide is None or not decide(code, depth, lambda: _chain_of(context)):
         return 0
     _lib.X509_STORE_CTX_set_error(context, _lib.X509_V_OK)
     return 1
 
 
-def _built(context: Any) -> Sequence[Certificate]:
-    return [
-        Certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
-        for certificate in _chain_of(context)
-    ]
+def unparsed(chain: Iterable[crypto.X509]) -> list[Certificate]:
+    """The same certificates, not yet looked into."""
+    return [Certificate(der_of(each)) for each in chain]
 
 
 # An exception would be a refusal.

@@ -88,9 +88,9 @@ def _imported() -> type[Answers]:
 
 def _mentions(request: http.RequestData, host: bytes) -> bool:
     """Whether it can be to `host`. It takes mitmproxy a while to tell, and most are not."""
-    places = (request.host.encode(errors="replace"), request.authority)
-    headers = (value for _, value in request.headers.fields)
-    return any(host in place.lower() for place in (*places, *headers))
+    headers = [value for _, value in request.headers.fields]
+    places = request.host.encode(errors="replace"), request.authority, *headers
+    return host in b"\n".join(places).lower()
 
 
 def settings_in_force(settings: Settings) -> Sequence[Setting]:

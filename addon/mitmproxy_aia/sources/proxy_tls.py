@@ -123,7 +123,7 @@ class _TlsStream(httpcore.AsyncNetworkStream):
         if not self._undecided or not curable(code, depth):
             self._final = error_text(code)
             return False
-        if not self._forgiven and too_much(built()):
+        if not self._forgiven and too_much(openssl.unparsed(built())):
             # OpenSSL would now verify the rest of the chain, though that leads nowhere.
             self._final = f"{error_text(code)}, and its chain would take too long to verify"
             return False
