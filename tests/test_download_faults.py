@@ -11,9 +11,9 @@ import pytest
 
 from mitmproxy_aia.sources.http1 import ask
 from mitmproxy_aia.sources.transports import Transports
-from tests.lab import CaIssuersServer, dead_url
+from tests.lab import CaIssuersServer, Issued, dead_url
 from tests.lab.listener import Listener
-from tests.test_download import why_not
+from tests.test_download import get, why_not
 
 
 def answer(*parts: bytes) -> Callable[[socket.socket], None]:
@@ -42,12 +42,29 @@ def why_not_from(handle: Callable[[socket.socket], None]) -> str:
         ([], "broke off (Server disconnected"),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n0"], "broke off (peer closed"),
         ([b"HTTP/1.1 200 OK\r\n", *[b"X: %b\r\n" % bytes(b"x" * 1000)] * 1000], "does not speak"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"], "broke off (Server disconnected"),
+        ([b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], "does not speak HTTP ("),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"], "does not speak HTTP ("),
     ],
-    ids=["smtp", "closes", "breaks-off", "endless-headers"],
+    ids=["smtp", "closes", "breaks-off", "endless-headers", "100", "101", "length"],
 )
 def test_what_is_not_http(parts: list[bytes], reason: str) -> None:
     """Another protocol, or half of an answer."""
     assert why_not_from(answer(*parts)).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"X: \xff\xfe", "X: \N{SNOWMAN}".encode(), b"x: 1\r\nX: 2", b"X:", b"X: a\tb"],
+    ids=["latin-1", "utf-8", "twice", "empty", "tab"],
+)
+def test_header_that_nobody_asked_for(header: bytes, root: Issued) -> None:
+    """Whatever is in it, the body counts."""
+    server = Listener(answer(b"HTTP/1.1 200 OK\r\n", header, b"\r\n\r\n", root.der))
+    try:
+        assert get(f"http://127.0.0.1:{server.port}/") == ["CN=Lab Root"]
+    finally:
+        server.close()
 
 
 def test_log_of_a_stranger_is_printable() -> None:

@@ -71,6 +71,20 @@ def test_good_path(root: Issued) -> None:
     assert verdict.fault is None
 
 
+def test_trust_anchor_that_only_openssl_can_read(root: Issued) -> None:
+    """A root of a version that there is not: `cryptography` does not take it, OpenSSL does."""
+    version_3, version_4 = bytes.fromhex("a003020102"), bytes.fromhex("a003020103")
+    odd = root.der.replace(version_3, version_4, 1)
+    with pytest.raises(ValueError, match="version"):
+        Certificate.from_der(odd)
+    context = context_with()
+    store_of(context).add_cert(crypto.load_certificate(crypto.FILETYPE_ASN1, odd))
+    intermediate = root.issue("CA", ca=True)
+    leaf = intermediate.issue()
+    verdict = Verifier.for_connection(connection_for(context), 2).judge(path(leaf, intermediate))
+    assert verdict.verified == (*path(leaf, intermediate), Certificate(odd))
+
+
 def test_missing_issuer_can_be_grown(root: Issued) -> None:
     """root -> [intermediate] -> leaf: no fault but that something is missing."""
     leaf = root.issue("CA", ca=True).issue()
