@@ -245,6 +245,17 @@ def test_handshake_ends_at_once(root: Issued, mode: str, more: str) -> None:
     assert reply.error_text == text + more
 
 
+def test_handshake_with_constraints_in_ber(root: Issued) -> None:
+    """leaf with many names <- constrained CA <- unknown: OpenSSL is not let to compare them."""
+    issuer = authority("Unknown").issue("CA", ca=True, extra=[constraints(600, BER["indefinite"])])
+    hosts = ["127.0.0.1", *(f"{number}.example" for number in range(1_000))]
+    leaf = issuer.issue(hosts=hosts, authority_key_identifier=False)
+    with TlsServer(leaf, issuer) as server, Proxy(trust=[root]) as proxy:
+        reply = curl(server.url(), proxy=proxy)
+    assert reply.status == 502
+    assert reply.error_text.endswith(f"unable to get local issuer certificate ({SENTENCE})")
+
+
 def test_strangers_cost_nothing(root: Issued, tmp_path: Path) -> None:
     """What a server sends besides its chain is not verified, and does not keep the chain from
     being completed."""
