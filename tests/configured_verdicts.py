@@ -75,7 +75,7 @@ def rehearsed(chain: list[Issued], root: Issued) -> int:
     """The same of a rehearsal."""
     certificates = [crypto.load_certificate(crypto.FILETYPE_ASN1, each.der) for each in chain]
     trusted = crypto.load_certificate(crypto.FILETYPE_ASN1, root.der)
-    _, fault = rehearse(store_of([trusted], partial=False), certificates, None)
+    _, fault = rehearse(store_of([trusted], partial=False), certificates, "")
     return fault.code if fault else 0
 
 

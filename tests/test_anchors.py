@@ -10,6 +10,7 @@ from OpenSSL import SSL, crypto
 from mitmproxy_aia import anchors, errors, openssl
 from mitmproxy_aia.anchors import Anchors, anchors_of
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.rehearsal import at_level
 from mitmproxy_aia.verification import Verifier
 from tests.lab import CaIssuersServer, Issued, Proxy, TlsServer, authority, curl, trust_file
 from tests.test_verification import connection_for, context_with, path
@@ -23,7 +24,7 @@ def x509(issued: Issued) -> crypto.X509:
 
 def verifier(context: SSL.Context, address: str = "127.0.0.1", level: int = 2) -> Verifier:
     """Of a new connection."""
-    return Verifier.for_connection(connection_for(context, address), level)
+    return Verifier.for_connection(connection_for(context, address), at_level(level))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_rejected_all_the_same(root: Issued) -> None:
     context, ca = context_with(root), root.issue("CA", ca=True)
     assert verifier(context).judge(path(ca.issue(), ca)).verified
     rejected = frozenset({Certificate(ca.der).identity})
-    later = Verifier.for_connection(connection_for(context), 2, rejected)
+    later = Verifier.for_connection(connection_for(context), at_level(2), rejected)
     verdict = later.judge(path(ca.issue(), ca))
     assert verdict.verified is None
     assert verdict.fault

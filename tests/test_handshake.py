@@ -18,11 +18,14 @@ from OpenSSL import SSL, crypto
 from mitmproxy_aia import handshake, openssl, pausing
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
+from mitmproxy_aia.handshake import cipher_string
 from mitmproxy_aia.pausing import Watcher
+from mitmproxy_aia.rehearsal import rehearse
 from mitmproxy_aia.sources import IssuerSource
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, authority
+from tests.lab.keys import KeyKind
 from tests.lab.presenting import present
 from tests.test_completion import Shelf, certificates
 
@@ -480,23 +483,39 @@ def test_presented_certificates_that_cannot_be_read(
         (["ALL", "@SECLEVEL=0"], "TLS1_2", 0),
         (["ALL@SECLEVEL=1"], "TLS1_2", 1),
         (["@SECLEVEL=0", "ALL", "@SECLEVEL=3"], "TLS1_2", 3),
+        # What OpenSSL does not know ends at the next colon.
+        (["ALL", "RC4-SHA@SECLEVEL=0"], "TLS1_2", None),
+        (["ALL", "+NOSUCH@SECLEVEL=0"], "TLS1_2", None),
+        (["ALL", "@STRENGTH@SECLEVEL=0"], "TLS1_2", None),
+        (["@SECLEVEL=3@SECLEVEL=0", "ALL"], "TLS1_2", 3),
+        (["ALL", "!ECDHE", "@SECLEVEL=1"], "TLS1_2", 1),
     ],
 )
 def test_security_level(ciphers: list[str], tls_version_min: str, level: int | None) -> None:
-    """@SECLEVEL in the ciphers, or what TlsConfig takes without any."""
-    assert handshake.security_level(ciphers, tls_version_min) == level
+    """@SECLEVEL in the ciphers, as OpenSSL reads it, or what TlsConfig takes without any."""
+    root = authority(key="ec384")
+    store = openssl.store_of([openssl.to_openssl(Certificate(root.der))], partial=False)
+    given = cipher_string(tuple(ciphers), tls_version_min)
+    # Of 80, 112, 128 and 192 bits: levels 1, 2, 3 and 4, the configuration's being 2.
+    keys: list[tuple[KeyKind, int]] = [("rsa1024", 1), ("rsa2048", 2), ("ec256", 3), ("ec384", 4)]
+    for key, strength in keys:
+        leaf = root.issue(key=key, digest="sha384")
+        _, fault = rehearse(store, [openssl.to_openssl(Certificate(leaf.der))], given)
+        assert (fault is None) == (strength >= (2 if level is None else level))
 
 
 @pytest.mark.parametrize("change", ["gone", "other"])
-def test_security_level_of_a_mitmproxy_that_does_not_tell(
+def test_ciphers_of_a_mitmproxy_that_does_not_tell(
     change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The strict one: that of OpenSSL's configuration."""
+    """The strict level: that of OpenSSL's configuration."""
+    cipher_string.cache_clear()
     if change == "gone":
         monkeypatch.delattr(tlsconfig, "_default_ciphers", raising=False)
     else:
         monkeypatch.setattr(tlsconfig, "_default_ciphers", list, raising=False)
-    assert handshake.security_level([], "TLS1") is None
+    assert cipher_string((), "TLS1") == ""
+    cipher_string.cache_clear()
 
 
 def test_hook_name() -> None:

@@ -10,7 +10,7 @@ from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import errors, openssl, rehearsal
 from mitmproxy_aia.openssl import Chain, Fault, store_of
-from mitmproxy_aia.rehearsal import rehearse
+from mitmproxy_aia.rehearsal import at_level, rehearse
 from tests.lab import Issued, authority
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -29,13 +29,13 @@ def ders(chain: Chain) -> list[bytes]:
 
 
 @pytest.mark.parametrize("key", ["rsa2048", "ec256", "ed25519"])
-@pytest.mark.parametrize("level", [None, 0, 2])
-def test_good_chain(key: Any, level: int | None) -> None:
+@pytest.mark.parametrize("ciphers", ["", at_level(0), at_level(2)])
+def test_good_chain(key: Any, ciphers: str) -> None:
     """The chain it was verified with, whatever the key, though the cipher suits only some."""
     root = authority("Root", key=key)
     issuer = root.issue("CA", ca=True, key=key)
     leaf = issuer.issue(key=key)
-    chain, fault = rehearse(trusting(root), certificates(leaf, issuer), level)
+    chain, fault = rehearse(trusting(root), certificates(leaf, issuer), ciphers)
     assert fault is None
     assert ders(chain) == [leaf.der, issuer.der, root.der]
 
@@ -57,7 +57,7 @@ def test_faulty_intermediate(options: dict[str, Any], code: int, depth: int) -> 
     """The first fault, at the certificate that has it."""
     root = authority("Root", key="rsa2048")
     issuer = root.issue("CA", **({"ca": True} | options))
-    _, fault = rehearse(trusting(root), certificates(issuer.issue(), issuer), 2)
+    _, fault = rehearse(trusting(root), certificates(issuer.issue(), issuer), at_level(2))
     assert fault == Fault.of(code, depth)
 
 
@@ -66,7 +66,7 @@ def test_purpose_is_asked_without_being_set() -> None:
     root = authority("Root")
     client = root.issue(extended_key_usage=["clientAuth"])
     assert openssl.verify(trusting(root), certificates(client))[1] is None
-    _, fault = rehearse(trusting(root), certificates(client), None)
+    _, fault = rehearse(trusting(root), certificates(client), "")
     assert fault == Fault.of(errors.INVALID_PURPOSE, 0)
 
 
@@ -74,7 +74,7 @@ def test_no_answer_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """If libssl did not come to the certificates at all, its result says "ok"."""
     root = authority("Root")
     monkeypatch.setattr("mitmproxy_aia.rehearsal._CIPHER_CODE", b"\x00\x00")
-    chain, fault = rehearse(trusting(root), certificates(root.issue()), 2)
+    chain, fault = rehearse(trusting(root), certificates(root.issue()), at_level(2))
     text = f"{openssl.error_text(errors.UNSPECIFIED)} (unknown cipher returned)"
     assert (chain, fault) == ([], Fault(errors.UNSPECIFIED, 0, text))
 
@@ -84,7 +84,7 @@ def test_callback_that_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     root = authority("Root")
     monkeypatch.setattr(SSL.Context, "set_verify", lambda *_: None)
     rehearsal._stage.cache_clear()
-    _, fault = rehearse(trusting(root), certificates(root.issue()), 2)
+    _, fault = rehearse(trusting(root), certificates(root.issue()), at_level(2))
     rehearsal._stage.cache_clear()
     assert fault is not None
 
@@ -97,9 +97,9 @@ def test_an_end_that_is_not_known(key: Any, monkeypatch: pytest.MonkeyPatch) -> 
     root = authority("Root")
     leaf = root.issue(key=key)
     for _ in range(2):
-        chain, fault = rehearse(trusting(root), certificates(leaf), 2)
+        chain, fault = rehearse(trusting(root), certificates(leaf), at_level(2))
         assert (ders(chain), fault) == ([leaf.der, root.der], None)
-    assert rehearse(trusting(), certificates(leaf), 2)[1] is not None
+    assert rehearse(trusting(), certificates(leaf), at_level(2))[1] is not None
 
 
 @pytest.mark.parametrize("key", ["ec256", "rsa2048"])
@@ -113,7 +113,7 @@ def test_a_good_chain_is_asked_for_once(key: Any, monkeypatch: pytest.MonkeyPatc
         use_store(context, store)
 
     monkeypatch.setattr(openssl, "use_store", counted)
-    assert rehearse(trusting(root), certificates(root.issue(key=key)), 2)[1] is None
+    assert rehearse(trusting(root), certificates(root.issue(key=key)), at_level(2))[1] is None
     assert len(asked) == 1
 
 
@@ -129,7 +129,7 @@ def test_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor without the chain that was verified: nobody could say what is good."""
     root = authority("Root")
     monkeypatch.setattr(SSL.Connection, "get_verified_chain", lambda _: None)
-    assert rehearse(trusting(root), certificates(root.issue()), 2)[1] is not None
+    assert rehearse(trusting(root), certificates(root.issue()), at_level(2))[1] is not None
 
 
 @pytest.mark.usefixtures("either_way")
@@ -137,7 +137,7 @@ def test_result_that_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor with an error as the result, whatever was said on the way to it."""
     root = authority("Root")
     monkeypatch.setattr(openssl, "verify_result", lambda _: errors.CERT_REJECTED)
-    _, fault = rehearse(trusting(root), certificates(root.issue()), 2)
+    _, fault = rehearse(trusting(root), certificates(root.issue()), at_level(2))
     assert fault == Fault.of(errors.CERT_REJECTED, 0)
 
 
@@ -150,7 +150,7 @@ def test_large_chain() -> None:
         for number in range(2)
     ]
     leaf = large[0].issue()
-    chain, fault = rehearse(trusting(root), certificates(leaf, *large), 2)
+    chain, fault = rehearse(trusting(root), certificates(leaf, *large), at_level(2))
     assert fault is None
     assert ders(chain) == [leaf.der, large[0].der, root.der]
 
@@ -161,7 +161,7 @@ def test_more_than_libssl_takes() -> None:
     root = authority("Root")
     name = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.1"), bytes(110_000))
     large = root.issue("CA", ca=True, extra=[x509.Extension(name.oid, False, name)])
-    _, fault = rehearse(trusting(root), certificates(large.issue(), large), 2)
+    _, fault = rehearse(trusting(root), certificates(large.issue(), large), at_level(2))
     text = f"{openssl.error_text(errors.UNSPECIFIED)} (excessive message size)"
     assert fault == Fault(errors.UNSPECIFIED, 1, text)
 
@@ -172,12 +172,14 @@ def test_nothing_is_left_over() -> None:
     good, bad = certificates(root.issue()), certificates(other.issue())
     store = trusting(root)
     for _ in range(3):
-        assert rehearse(store, good, 2)[1] is None
+        assert rehearse(store, good, at_level(2))[1] is None
         assert _lib.ERR_peek_error() == 0
-        assert rehearse(store, bad, 2)[1] == Fault.of(errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 0)
+        assert rehearse(store, bad, at_level(2))[1] == Fault.of(
+            errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 0
+        )
         assert _lib.ERR_peek_error() == 0
-        assert rehearse(trusting(other), bad, 2)[1] is None
-        assert rehearse(trusting(other), good, 2)[1] is not None
+        assert rehearse(trusting(other), bad, at_level(2))[1] is None
+        assert rehearse(trusting(other), good, at_level(2))[1] is not None
         gc.collect()
     assert _lib.sk_X509_OBJECT_num(_lib.X509_STORE_get0_objects(store._store)) == 1
 
@@ -191,7 +193,7 @@ def test_threads() -> None:
     def ask(mine: int) -> None:
         for turn in range(60):
             other = (mine + turn) % 4
-            fault = rehearse(trusting(roots[mine]), certificates(leaves[other]), 2)[1]
+            fault = rehearse(trusting(roots[mine]), certificates(leaves[other]), at_level(2))[1]
             if (fault is None) != (mine == other):
                 wrong.append(fault)
 

@@ -9,6 +9,7 @@ from OpenSSL import SSL, crypto
 
 from mitmproxy_aia import errors, openssl, rehearsal, strengths, verification
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.rehearsal import at_level
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, authority
 from tests.test_verification import connection_for, context_with, path
@@ -27,9 +28,9 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     rehearse = rehearsal.rehearse
 
-    def counted(store: crypto.X509Store, chain: Any, level: int | None) -> openssl.Result:
+    def counted(store: crypto.X509Store, chain: Any, ciphers: str) -> openssl.Result:
         seen.append(len(chain))
-        return rehearse(store, chain, level)
+        return rehearse(store, chain, ciphers)
 
     monkeypatch.setattr(verification, "rehearse", counted)
     return seen
@@ -40,9 +41,12 @@ def root() -> Issued:
     return authority("Root")
 
 
-def verifier(context: SSL.Context, address: str = "127.0.0.1", level: int | None = 2) -> Verifier:
+LEVEL_2 = at_level(2)
+
+
+def verifier(context: SSL.Context, address: str = "127.0.0.1", ciphers: str = LEVEL_2) -> Verifier:
     """Of a new connection."""
-    return Verifier.for_connection(connection_for(context, address), level)
+    return Verifier.for_connection(connection_for(context, address), ciphers)
 
 
 def refused(verdict: verification.Verdict) -> int:
@@ -74,8 +78,8 @@ def test_everything_else_is_asked_each_time(root: Issued) -> None:
     stranger = verifier(context_with(authority("Root"))).judge(path(leaf, ca))
     assert refused(stranger) == errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY
     rejecting = frozenset({Certificate(ca.der).identity})
-    rejected = Verifier.for_connection(connection_for(context), 2, rejecting).judge(path(leaf, ca))
-    assert refused(rejected) == errors.CERT_REJECTED
+    owner = Verifier.for_connection(connection_for(context), LEVEL_2, rejecting)
+    assert refused(owner.judge(path(leaf, ca))) == errors.CERT_REJECTED
     assert verifier(context).judge(path(leaf, ca)).verified
 
 
@@ -86,7 +90,7 @@ def test_the_time_is_asked_each_time(root: Issued) -> None:
     assert verifier(context).judge(path(leaf, ca)).verified
     later = Certificate(leaf.der).not_after + datetime.timedelta(seconds=1)
     store = openssl.store_of([openssl.to_openssl(Certificate(root.der))], partial=False, at=later)
-    verdict = Verifier(store, security_level=2, at=later).judge(path(leaf, ca))
+    verdict = Verifier(store, ciphers=LEVEL_2, at=later).judge(path(leaf, ca))
     assert refused(verdict) == errors.CERT_HAS_EXPIRED
 
 
@@ -94,19 +98,19 @@ def test_the_signatures_are_asked_each_time(root: Issued) -> None:
     """Even of a chain that was called strong, and is a forgery."""
     context, ca = context_with(root), root.issue("CA", ca=True)
     forged = ca.issue(signed_by=authority("A stranger"))
-    strengths.remember((2, (forged.der, ca.der, root.der)))
+    strengths.remember((LEVEL_2, (forged.der, ca.der, root.der)))
     assert refused(verifier(context).judge(path(forged, ca))) == errors.CERT_SIGNATURE_FAILURE
 
 
-@pytest.mark.parametrize("level", [4, None, 3])
+@pytest.mark.parametrize("ciphers", [at_level(4), "", at_level(3)])
 def test_another_level_is_another_question(
-    root: Issued, rehearsed: list[int], level: int | None
+    root: Issued, rehearsed: list[int], ciphers: str
 ) -> None:
     context, ca = context_with(root), root.issue("CA", ca=True)
     leaf = ca.issue()
-    assert verifier(context, level=2).judge(path(leaf, ca)).verified
-    strict = verifier(context, level=level).judge(path(leaf, ca))
-    assert (strict.verified is None) == (level == 4)
+    assert verifier(context).judge(path(leaf, ca)).verified
+    strict = verifier(context, ciphers=ciphers).judge(path(leaf, ca))
+    assert (strict.verified is None) == (ciphers == at_level(4))
     assert len(rehearsed) > 1
 
 
@@ -115,14 +119,14 @@ def test_what_is_weak_is_not_remembered(root: Issued) -> None:
     leaf = ca.issue()
     for _ in range(2):
         assert refused(verifier(context).judge(path(leaf, ca))) == errors.CA_KEY_TOO_SMALL
-    assert verifier(context, level=0).judge(path(leaf, ca)).verified
+    assert verifier(context, ciphers=at_level(0)).judge(path(leaf, ca)).verified
     assert refused(verifier(context).judge(path(leaf, ca))) == errors.CA_KEY_TOO_SMALL
 
 
 def test_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest goes first."""
     monkeypatch.setattr(strengths, "CAPACITY", 3)
-    chains = [(2, (bytes([number]),)) for number in range(5)]
+    chains: list[strengths.Chain] = [(LEVEL_2, (bytes([number]),)) for number in range(5)]
     for chain in chains:
         strengths.remember(chain)
     assert [*map(strengths.is_strong, chains)] == [False, False, True, True, True]

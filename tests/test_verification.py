@@ -12,6 +12,7 @@ from OpenSSL import SSL, crypto
 from mitmproxy_aia import errors, openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.rehearsal import at_level
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, authority
 from tests.test_trust_settings import with_trust_setting
@@ -45,7 +46,7 @@ def connection_for(context: SSL.Context, address: str = "127.0.0.1") -> SSL.Conn
 
 
 def verifier_for(*roots: Issued, level: int = 2, address: str = "127.0.0.1") -> Verifier:
-    return Verifier.for_connection(connection_for(context_with(*roots), address), level)
+    return Verifier.for_connection(connection_for(context_with(*roots), address), at_level(level))
 
 
 def path(*issued: Issued) -> tuple[Certificate, ...]:
@@ -81,7 +82,8 @@ def test_trust_anchor_that_only_openssl_can_read(root: Issued) -> None:
     store_of(context).add_cert(crypto.load_certificate(crypto.FILETYPE_ASN1, odd))
     intermediate = root.issue("CA", ca=True)
     leaf = intermediate.issue()
-    verdict = Verifier.for_connection(connection_for(context), 2).judge(path(leaf, intermediate))
+    verifier = Verifier.for_connection(connection_for(context), at_level(2))
+    verdict = verifier.judge(path(leaf, intermediate))
     assert verdict.verified == (*path(leaf, intermediate), Certificate(odd))
 
 
@@ -141,7 +143,7 @@ def test_the_store_is_never_added_to(root: Issued, levels: int) -> None:
     """Whatever is judged, good or bad, the connection's X509_STORE stays as it was."""
     context = context_with(root)
     before = objects_in(store_of(context))
-    verifier = Verifier.for_connection(connection_for(context), 2)
+    verifier = Verifier.for_connection(connection_for(context), at_level(2))
     evil = authority("Evil")
     chain = [root]
     for number in range(levels):
@@ -159,7 +161,7 @@ def test_the_store_is_never_added_to(root: Issued, levels: int) -> None:
 def test_the_purpose_of_the_store_is_not_changed(root: Issued) -> None:
     """The parameters of the shared store stay as they were: it still takes a client's leaf."""
     context = context_with(root)
-    Verifier.for_connection(connection_for(context), 2).judge(path(root.issue()))
+    Verifier.for_connection(connection_for(context), at_level(2)).judge(path(root.issue()))
     client = root.issue(extended_key_usage=["clientAuth"])
     certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, client.der)
     crypto.X509StoreContext(store_of(context), certificate).verify_certificate()
@@ -414,7 +416,7 @@ def test_no_store() -> None:
 
     connection: Any = NoStore()
     with pytest.raises(ValueError, match="no trust store"):
-        Verifier.for_connection(connection, 2)
+        Verifier.for_connection(connection, at_level(2))
 
 
 def test_parameter_that_openssl_refuses() -> None:

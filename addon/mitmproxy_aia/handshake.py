@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 
 from mitmproxy import tls
@@ -115,8 +114,8 @@ class _Handshake:
 
     def verifier(self) -> Verifier:
         rejected = rejected_in(*self._trust)
-        level = security_level(*self._ciphers)
-        self._verifier = Verifier.for_connection(self._connection, level, rejected)
+        ciphers = cipher_string(*self._ciphers)
+        self._verifier = Verifier.for_connection(self._connection, ciphers, rejected)
         return self._verifier
 
     def presented(self) -> Iterator[Certificate]:
@@ -138,17 +137,11 @@ class _Handshake:
         yield from ()
 
 
-def security_level(cipher_list: Sequence[str], tls_version_min: str) -> int | None:
-    """OpenSSL's security level for a connection with these ciphers, or with those that
-    mitmproxy uses by default for this minimal version (mitmproxy.net.tls.Version). None: the
-    one from OpenSSL's configuration."""
-    return _level(tuple(cipher_list or _default_ciphers(tls_version_min)))
-
-
 @functools.lru_cache(maxsize=64)
-def _level(ciphers: tuple[str, ...]) -> int | None:
-    levels = re.findall(r"@SECLEVEL=(\d)", ":".join(ciphers))
-    return int(levels[-1]) if levels else None
+def cipher_string(cipher_list: tuple[str, ...], tls_version_min: str) -> str:
+    """The ciphers of a connection as OpenSSL takes them, or those that mitmproxy uses by default
+    for this minimal version (mitmproxy.net.tls.Version). It may carry a security level."""
+    return ":".join(cipher_list or _default_ciphers(tls_version_min))
 
 
 def _default_ciphers(tls_version_min: str) -> Sequence[str]:

@@ -45,19 +45,20 @@ next message, or only now finds (tls_process_server_certificate) that `_CIPHER` 
 leaf's key. Should that be called otherwise one day, libssl is asked a second time, no more."""
 
 
-def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) -> Result:
+def rehearse(store: crypto.X509Store, chain: Chain, ciphers: str) -> Result:
     """Has libssl verify chain[0] as a server's certificate, with the rest of `chain` as what
     the server sends besides, against `store` and its parameters.
 
-    `security_level` is OpenSSL's, 0 to 5 (SSL_CTX_set_security_level(3)); None is the one that
-    it takes from its configuration. The result is the chain that libssl has built, and the
-    first fault that it finds.
+    `ciphers` is the list of the connection (openssl-ciphers(1)). libssl takes its security level
+    from there (SSL_CTX_set_security_level(3)), in its own way: behind a cipher that it does not
+    know it sees no @SECLEVEL. Without any it takes the level from its configuration. The result
+    is the chain that libssl has built, and the first fault that it finds.
     """
     # Most often it is good, and then there is nothing that libssl would have to tell.
-    built, code, _, end = _perform(store, chain, security_level, _QUIET)
+    built, code, _, end = _perform(store, chain, ciphers, _QUIET)
     if end in _BEYOND_THE_CHAIN and code == 0 and built:
         return built, None
-    built, code, seen, end = _perform(store, chain, security_level, _TELLING)
+    built, code, seen, end = _perform(store, chain, ciphers, _TELLING)
     # The last thing that OpenSSL says of a good chain is that its target is good.
     if seen[-1:] == [(0, 0, True)] and code == 0 and built:
         return built, None
@@ -70,24 +71,24 @@ def rehearse(store: crypto.X509Store, chain: Chain, security_level: int | None) 
 
 
 def objections(
-    store: crypto.X509Store, chain: Chain, security_level: int | None
+    store: crypto.X509Store, chain: Chain, ciphers: str
 ) -> tuple[Chain, tuple[Fault, ...]]:
     """The same, but all that libssl finds wrong with the chain: with a person who wants to know,
     it goes on after each fault. A chain is good only if there is none."""
-    built, fault = rehearse(store, chain, security_level)
+    built, fault = rehearse(store, chain, ciphers)
     if fault is None:
         return built, ()
-    built, _, seen, _ = _perform(store, chain, security_level, _FORGIVING)
+    built, _, seen, _ = _perform(store, chain, ciphers, _FORGIVING)
     found = dict.fromkeys(Fault.of(code, depth) for depth, code, good in seen if not good)
     return built, tuple(found) or (fault,)
 
 
 def _perform(
-    store: crypto.X509Store, chain: Chain, security_level: int | None, manner: str
+    store: crypto.X509Store, chain: Chain, ciphers: str, manner: str
 ) -> tuple[Chain, int, _Seen, str]:
     """The chain that libssl has built, its verification error, what it said on the way, and how
     the handshake ended, if libssl has indeed verified."""
-    context, seen = _stage(security_level, threading.get_ident(), manner)
+    context, seen = _stage(ciphers, threading.get_ident(), manner)
     openssl.use_store(context, store)
     seen.clear()
     connection = SSL.Connection(context)
@@ -108,6 +109,11 @@ def _perform(
         end = ""
     built = connection.get_verified_chain() or []
     return built, openssl.verify_result(connection), seen, end
+
+
+def at_level(security_level: int) -> str:
+    """Ciphers that go with this level, 0 to 5 (SSL_CTX_set_security_level(3))."""
+    return f"ALL:@SECLEVEL={security_level}"
 
 
 def _reason(error: SSL.Error) -> str:
@@ -137,7 +143,7 @@ _Seen = list[tuple[int, int, bool]]
 # A context takes as long to make as a chain to verify. It holds the store of the question that
 # is being asked, so threads must not share one.
 @functools.lru_cache(maxsize=16)
-def _stage(security_level: int | None, _thread: int, manner: str) -> tuple[SSL.Context, _Seen]:
+def _stage(ciphers: str, _thread: int, manner: str) -> tuple[SSL.Context, _Seen]:
     seen: _Seen = []
 
     def callback(
@@ -149,8 +155,10 @@ def _stage(security_level: int | None, _thread: int, manner: str) -> tuple[SSL.C
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
-    level = "" if security_level is None else f"@SECLEVEL={security_level}:"
-    context.set_cipher_list(f"{level}{_CIPHER}".encode())
+    if ciphers:
+        context.set_cipher_list(ciphers.encode())
+    # The level stays.
+    context.set_cipher_list(_CIPHER.encode())
     openssl.use_signature_algorithms(context, _SIGNATURE_ALGORITHMS)
     # To call Python for each certificate is a tenth of it all.
     context.set_verify(SSL.VERIFY_PEER, None if manner == _QUIET else callback)

@@ -10,7 +10,7 @@ import base64
 
 from mitmproxy_aia import errors, openssl
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.rehearsal import rehearse
+from mitmproxy_aia.rehearsal import at_level, rehearse
 
 
 def _certificate(text: str) -> Certificate:
@@ -55,7 +55,7 @@ def wrong_verdict() -> str | None:
         (5, anchors, errors.EE_KEY_TOO_SMALL),
         (3, [], errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY),
     ):
-        _, fault = rehearse(openssl.store_of(trusted, partial=False), [leaf], level)
+        _, fault = rehearse(openssl.store_of(trusted, partial=False), [leaf], at_level(level))
         if (fault.code if fault else 0) != code:
             said = fault.text if fault else "ok"
             return (

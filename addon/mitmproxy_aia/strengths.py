@@ -19,16 +19,15 @@ from mitmproxy_aia.openssl import der_of
 CAPACITY = 1_000
 """Chains. One is for each leaf, and takes as many bytes as its certificates in DER."""
 
-Chain = tuple[int | None, tuple[bytes, ...]]
+Chain = tuple[str, tuple[bytes, ...]]
 
 _strong: dict[Chain, None] = {}
 _changing = threading.Lock()
 
 
-def chain_at(security_level: int | None, chain: Sequence[crypto.X509]) -> Chain:
-    """`chain`, target first and anchor last, at this level; None is the one that OpenSSL takes
-    from its configuration."""
-    return security_level, tuple(map(der_of, chain))
+def chain_at(ciphers: str, chain: Sequence[crypto.X509]) -> Chain:
+    """`chain`, target first and anchor last, at the level that libssl takes from these ciphers."""
+    return ciphers, tuple(map(der_of, chain))
 
 
 def is_strong(chain: Chain) -> bool:

@@ -58,9 +58,9 @@ class Verifier:
     `store` is the connection's trust store; it is only read. `parameters` is a C
     X509_VERIFY_PARAM with what the connection asks (host name, flags), or None. `owner` is
     kept alive as long as the verifier, since the two before belong to it.
-    `security_level` is OpenSSL's, 0 to 5 (SSL_CTX_set_security_level(3)); None is the one
-    that OpenSSL takes from its configuration (2, unless openssl.cnf has another). `rejected`
-    are CAs (`Certificate.identity`) of which the owner of the trust store wants to know nothing.
+    `ciphers` is the connection's list, from which libssl takes the security level; from its
+    configuration (2, unless openssl.cnf has another) if there is none. `rejected` are CAs
+    (`Certificate.identity`) of which the owner of the trust store wants to know nothing.
     `at` is the time of the verdicts if that is not now, and then `store` is set to it as well.
     `anchors` is what is remembered of `store`, and of no other.
     """
@@ -71,7 +71,7 @@ class Verifier:
         *,
         parameters: Any = None,
         owner: object = None,
-        security_level: int | None = None,
+        ciphers: str = "",
         rejected: frozenset[tuple[bytes, bytes]] = frozenset(),
         at: datetime.datetime | None = None,
         anchors: Anchors | None = None,
@@ -81,7 +81,7 @@ class Verifier:
         self._store = store
         self._parameters = parameters
         self._owner = owner
-        self._security_level = security_level
+        self._ciphers = ciphers
         self._anchors = Anchors() if anchors is None else anchors
         self._signatures = 0
         self._above: dict[Certificate, Result] = {}
@@ -92,7 +92,7 @@ class Verifier:
     def for_connection(
         cls,
         connection: SSL.Connection,
-        security_level: int | None,
+        ciphers: str,
         rejected: frozenset[tuple[bytes, bytes]] = frozenset(),
         *,
         at: datetime.datetime | None = None,
@@ -106,7 +106,7 @@ class Verifier:
             store,
             parameters=openssl.parameters_of(connection),
             owner=connection,
-            security_level=security_level,
+            ciphers=ciphers,
             rejected=rejected,
             at=at,
             anchors=anchors_of(context) if at is None else None,
@@ -236,13 +236,13 @@ class Verifier:
         store = openssl.store_of(trusted, partial=partial, at=self._at)
         openssl.ask_for_servers(store, self._parameters)
         self._signatures += len(chain)
-        sent, strength = chain[:-1] or chain, strengths.chain_at(self._security_level, chain)
+        sent, strength = chain[:-1] or chain, strengths.chain_at(self._ciphers, chain)
         if strengths.is_strong(strength):
             result = openssl.verify(store, sent, [*chain, *trusted])
             if result[1] is None:
                 return result
-        built, fault = rehearse(store, sent, self._security_level)
-        if fault is None and strengths.chain_at(self._security_level, built) == strength:
+        built, fault = rehearse(store, sent, self._ciphers)
+        if fault is None and strengths.chain_at(self._ciphers, built) == strength:
             strengths.remember(strength)
         return built, fault
 

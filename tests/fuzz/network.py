@@ -13,6 +13,7 @@ from mitmproxy_aia.addresses import Space
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Refusal, Server
 from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.rehearsal import at_level
 from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.sources.aia import DownloadError, Refused
 from mitmproxy_aia.verification import Verifier
@@ -91,7 +92,7 @@ def _context() -> SSL.Context:
 
 def verifier() -> Verifier:
     """A handshake's, which trusts the first of the roots."""
-    return Verifier.for_connection(connection_for(_context()), 2)
+    return Verifier.for_connection(connection_for(_context()), at_level(2))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from OpenSSL import SSL, crypto
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.names import printable
+from mitmproxy_aia.rehearsal import at_level
 from mitmproxy_aia.verification import Verifier
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -88,7 +89,7 @@ def sound(certificate: Certificate, verifier: Verifier) -> None:
 
 def empty_verifier() -> Verifier:
     """Nothing is trusted."""
-    return Verifier(crypto.X509Store(), security_level=2)
+    return Verifier(crypto.X509Store(), ciphers=at_level(2))
 
 
 def _pem(der: bytes) -> bytes:

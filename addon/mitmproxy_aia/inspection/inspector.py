@@ -55,7 +55,7 @@ class Inspector:
             presented = await ask(target, how, self._context, resolve)
         except Unreachable as error:
             return Result(target.text, problem=str(error))
-        verifier = Verifier.for_connection(presented.connection, None, self._rejected)
+        verifier = Verifier.for_connection(presented.connection, "", self._rejected)
         exhibit = Exhibit(presented.chain, presented.faults, presented.built, verifier)
         server = dataclasses.replace(presented.server, proxy=proxy)
         inspection = await judge(exhibit, self._sources(), self._limits, server)
@@ -68,7 +68,7 @@ class Inspector:
         connection = SSL.Connection(self._context, None)
         if host:
             openssl.expect_name(connection, host)
-        verifier = Verifier.for_connection(connection, None, self._rejected, at=self._at)
+        verifier = Verifier.for_connection(connection, "", self._rejected, at=self._at)
         try:
             exhibit = self._rehearsed(chain, connection, verifier)
         except crypto.Error:
@@ -84,5 +84,5 @@ class Inspector:
         context = self._trust.context(at=self._at)
         store = store_of(context)
         openssl.ask_for_servers(store, openssl.parameters_of(connection))
-        built, faults = objections(store, [*map(openssl.to_openssl, chain)], None)
+        built, faults = objections(store, [*map(openssl.to_openssl, chain)], "")
         return Exhibit(tuple(chain), faults, tuple(map(openssl.from_openssl, built)), verifier)

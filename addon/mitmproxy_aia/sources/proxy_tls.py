@@ -135,7 +135,7 @@ class _TlsStream(httpcore.AsyncNetworkStream):
         if complete is None:
             raise _distrusted(self._forgiven[0])
         rejected = rejected_in(proxy.ca_file, proxy.ca_folder)
-        verifier = Verifier.for_connection(self._connection, None, rejected)
+        verifier = Verifier.for_connection(self._connection, "", rejected)
         chain = presented(presented_to(self._connection))
         try:
             judgement = await complete(chain, verifier, self._server(proxy))

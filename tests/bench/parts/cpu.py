@@ -81,7 +81,7 @@ def _compare(
     def complete() -> None:
         if not again:
             strengths.forget()
-        verifier = Verifier.for_connection(SSL.Connection(context), None)
+        verifier = Verifier.for_connection(SSL.Connection(context), "")
         presented = [Certificate.from_der(leaf.der)]
         outcome = Completion(presented, verifier, [source], _LIMITS).complete_at_once()
         assert outcome.verified, outcome.reason
