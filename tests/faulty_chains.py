@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.lab import Issued, Options, authority, der
+from tests.lab import Issued, Options, authority, der, rewriting
 
 
 @dataclass(frozen=True)
@@ -79,21 +78,11 @@ def rewritten(field: int, contents: Callable[[Issued], bytes], *, leaf: bool = F
         ca = root.issue("CA", ca=True)
         server = ca.issue()
         if leaf:
-            return Case(server, [_rewrite(server, ca, field, contents(server)), ca.der])
-        faulty = _rewrite(ca, root, field, contents(ca))
+            return Case(server, [rewriting.rewritten(server, field, contents(server), ca), ca.der])
+        faulty = rewriting.rewritten(ca, field, contents(ca), root)
         return Case(server, [server.der, faulty], [server.der, ca.der])
 
     return case
-
-
-def _rewrite(issued: Issued, signer: Issued, field: int, contents: bytes) -> bytes:
-    fields = der.elements(issued.certificate.tbs_certificate_bytes)
-    fields[field] = contents
-    tbs = der.encode(der.SEQUENCE, *fields)
-    assert isinstance(signer.key, ec.EllipticCurvePrivateKey)
-    signature = signer.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
-    algorithm = der.elements(issued.der)[1]
-    return der.encode(der.SEQUENCE, tbs, algorithm, der.encode(der.BIT_STRING, b"\x00", signature))
 
 
 def dates(not_before: str, not_after: str) -> Callable[[Issued], bytes]:

@@ -10,10 +10,17 @@ from mitmproxy_aia import names
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.names import MAX_NAME_CHARACTERS, name_key, printable
 from tests.lab import Issued, common_name, der
-from tests.lab.rewriting import ISSUER, SUBJECT, UTF8_STRING, VALIDITY, encoded_name, rewritten
+from tests.lab.rewriting import (
+    ISSUER,
+    SUBJECT,
+    T61_STRING,
+    UTF8_STRING,
+    VALIDITY,
+    encoded_name,
+    rewritten,
+)
 
 ROLE = ObjectIdentifier("2.5.4.72")
-T61_STRING = 0x14
 
 
 def parsed(issued: Issued) -> Certificate:

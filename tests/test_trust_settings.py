@@ -1,16 +1,33 @@
 """What the machine says of trust, beyond the certificates: OpenSSL's own configuration, and
 trust settings inside a trust file. A completed chain is held to it as a presented one is."""
 
+import os
 import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.rejections import rejected, rejected_in
-from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
+from tests.lab import (
+    CaIssuersServer,
+    Issued,
+    Proxy,
+    Reply,
+    TlsServer,
+    authority,
+    common_name,
+    curl,
+    der,
+)
+from tests.lab.rewriting import ISSUER, KEY, SUBJECT, T61_STRING, encoded_name, rewritten
+
+SUBJECT_PUBLIC_KEY_INFO = PublicFormat.SubjectPublicKeyInfo
 
 LEVEL_3 = """
 openssl_conf = init
@@ -255,6 +272,65 @@ def test_trust_file_that_cannot_be_read_now(root: Issued, tmp_path: Path) -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert rejected_in(str(trust)) == {Certificate(root.der).identity}
+
+
+def test_what_is_not_read_of_a_trust_folder(
+    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders and pipes in it; and all of it where OpenSSL may look up a name, and we may not
+    list them."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "trust.pem").write_bytes(with_trust_setting(root, "-addreject", tmp_path))
+    assert rejected_in(str(tmp_path)) == {Certificate(root.der).identity}
+
+    def may_not(_: Path) -> Iterator[Path]:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "iterdir", may_not)
+    (tmp_path / "another").touch()
+    assert rejected_in(str(tmp_path)) == frozenset()
+
+
+@pytest.mark.parametrize("way", ["name", "key"])
+def test_rejected_in_other_bytes(
+    root: Issued, ca: CaIssuersServer, tmp_path: Path, way: str
+) -> None:
+    """root -> upper (rejected) -> lower -> leaf, where another trusted root has certified upper,
+    with the same name as another kind of string, or the same key as a compressed point."""
+    other = authority("Another root")
+    name = common_name("\xdcber" if way == "name" else "Upper")
+    upper = root.issue(name, ca=True)
+    cross = other.issue(name, ca=True, key=upper)
+    lower = upper.issue("Lower", ca=True, authority_key_identifier=False)
+    if way == "name":
+        t61 = encoded_name(T61_STRING, "\xdcber".encode("latin-1"))
+        cross, lower = resigned(cross, SUBJECT, t61, other), resigned(lower, ISSUER, t61, upper)
+    else:
+        assert isinstance(upper.key, ec.EllipticCurvePrivateKey)
+        public = upper.key.public_key()
+        point = public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+        algorithm, _ = der.elements(public.public_bytes(Encoding.DER, SUBJECT_PUBLIC_KEY_INFO))
+        bits = der.encode(der.BIT_STRING, b"\0", point)
+        cross = resigned(cross, KEY, der.encode(der.SEQUENCE, algorithm, bits), other)
+    leaf = lower.issue(aia=[ca.serve(f"/other-bytes/{way}", lower.der)])
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(root.pem + other.pem + with_trust_setting(upper, "-addreject", tmp_path))
+    options = {"ssl_verify_upstream_trusted_ca": str(trust)}
+    with (
+        TlsServer(leaf, lower, cross) as complete,
+        TlsServer(leaf, cross) as gap,
+        Proxy(options=options) as proxy,
+        Proxy(options=options, addon=False) as stock,
+    ):
+        replies = [*answers(stock, complete), *answers(proxy, complete, gap)]
+    for reply in replies:
+        assert reply.error_text.startswith("Certificate verify failed: certificate rejected")
+
+
+def resigned(issued: Issued, position: int, element: bytes, signer: Issued) -> Issued:
+    made = rewritten(issued, position, element, signer)
+    return Issued(x509.load_der_x509_certificate(made), issued.key)
 
 
 def assert_rejected(trusted: bytes, folder: Path, *chain: Issued) -> None:

@@ -101,9 +101,28 @@ _CURABLE_ABOVE_THE_LEAF = frozenset(
     }
 )
 
+_NOT_THE_ISSUER = frozenset(
+    {
+        UNABLE_TO_GET_ISSUER_CERT,
+        UNABLE_TO_DECRYPT_CERT_SIGNATURE,
+        UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY,
+        CERT_SIGNATURE_FAILURE,
+        UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+        UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        NO_ISSUER_PUBLIC_KEY,
+        SIGNATURE_ALGORITHM_MISMATCH,
+    }
+)
+
 
 def curable(code: int, depth: int) -> bool:
     """Whether another path could cure OpenSSL's verification error `code` at `depth` (0 is
     the leaf). Everything else (host name, the leaf's dates, revocation, ...) is final; so are
     the errors that OpenSSL has for flags which mitmproxy does not set (X509_STRICT, ...)."""
     return code in _CURABLE_ANYWHERE or (depth > 0 and code in _CURABLE_ABOVE_THE_LEAF)
+
+
+def not_the_issuer(code: int) -> bool:
+    """Whether it is what OpenSSL says of a step to a certificate that only has the right name. That
+    tells a person nothing, unless the key identifier says that this should be the issuer."""
+    return code in _NOT_THE_ISSUER

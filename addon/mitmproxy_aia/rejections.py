@@ -48,12 +48,15 @@ def rejected_in(*places: str | None) -> frozenset[Identity]:
 
 @functools.lru_cache(maxsize=8)
 def _rejected_in(place: str, _changed: int, _size: int) -> frozenset[Identity]:
-    path, found = Path(place), set[Identity]()
-    for file in path.iterdir() if path.is_dir() else [path]:
-        # Whoever may not read it has not trusted it either. With too many open files it is
-        # another matter: nothing may be taken for "rejects nobody" then.
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-            found.update(rejected(file.read_bytes()))
+    path, files, found = Path(place), list[Path](), set[Identity]()
+    # Whoever may not read it has not trusted it either, or finds it by its name alone. With too
+    # many open files it is another matter: nothing may be taken for "rejects nobody" then.
+    with contextlib.suppress(PermissionError):
+        files = [*path.iterdir()] if path.is_dir() else [path]
+    for file in files:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if file.is_file():
+                found.update(rejected(file.read_bytes()))
     return frozenset(found)
 
 

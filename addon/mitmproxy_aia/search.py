@@ -29,32 +29,18 @@ PATHS_A_DOWNLOAD = 25
 """Paths that are judged when a download has brought something, whatever was spent before."""
 SIGNATURES_A_DOWNLOAD = 100
 
-_NOT_THE_ISSUER = frozenset(
+_NO_ANCHOR = frozenset(
     {
-        errors.UNABLE_TO_GET_ISSUER_CERT,
-        errors.UNABLE_TO_DECRYPT_CERT_SIGNATURE,
-        errors.UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY,
-        errors.CERT_SIGNATURE_FAILURE,
-        errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
-        errors.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
-        errors.NO_ISSUER_PUBLIC_KEY,
-        errors.SIGNATURE_ALGORITHM_MISMATCH,
+        errors.DEPTH_ZERO_SELF_SIGNED_CERT,
+        errors.SELF_SIGNED_CERT_IN_CHAIN,
+        errors.UNSPECIFIED,
     }
 )
-"""What OpenSSL says of a step to a certificate that only has the right name. It tells a person
-nothing, unless the key identifier says that this should be the issuer."""
-
-
-_NO_ANCHOR = _NOT_THE_ISSUER | {
-    errors.DEPTH_ZERO_SELF_SIGNED_CERT,
-    errors.SELF_SIGNED_CERT_IN_CHAIN,
-    errors.UNSPECIFIED,
-}
 
 
 def _leads_to_an_anchor(above: Fault | None) -> bool:
     """OpenSSL looks for the trust anchor first, and only then at anything else."""
-    return above is None or above.code not in _NO_ANCHOR
+    return above is None or not (errors.not_the_issuer(above.code) or above.code in _NO_ANCHOR)
 
 
 class Judge(Protocol):
@@ -241,7 +227,7 @@ class Search:
         elif key_match(*step) is KeyMatch.MATCH or (
             # OpenSSL finds faults of the issuer before it looks at the signature. What would
             # take too long for a verdict is not done for an explanation either.
-            fault.code not in _NOT_THE_ISSUER
+            not errors.not_the_issuer(fault.code)
             and not costs.too_much(step)
             and certificate.is_signed_by(issuer)
         ):

@@ -214,12 +214,18 @@ class Verifier:
         """Whether the trust store rejects a CA of `path` as an issuer for TLS servers.
 
         OpenSSL looks for issuers in the trust store first, so it would have met the rejected
-        certificate, even if another one of that name and key were presented.
+        certificate, even if another one of that name and key were presented; be it that these
+        are written in another way there.
         """
         depths = {certificate.identity: depth for depth, certificate in enumerate(path)}
-        for certificate in path[:-1]:
-            for trusted in self._found_above(certificate)[0][1:]:
-                depth = depths.get(openssl.from_openssl(trusted).identity)
+        for below, certificate in enumerate(path[:-1]):
+            for height, trusted in enumerate(self._found_above(certificate)[0][1:], 1):
+                issuer = openssl.from_openssl(trusted)
+                depth = depths.get(issuer.identity)
+                if depth is None and height == 1:
+                    step = self.step(certificate, issuer)
+                    if step is None or not errors.not_the_issuer(step.code):
+                        depth = below + 1
                 if depth is not None and self._is_rejected(trusted):
                     return Fault.of(errors.CERT_REJECTED, depth)
         return None
