@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmproxy_aia.certificates import MAX_READABLE, Certificate
+from mitmproxy_aia.sources import Found
+from mitmproxy_aia.sources.memory import MemorySource
 from tests.lab import Issued, common_name, der
-from tests.lab.rewriting import GENERALIZED_TIME, UTC_TIME, VALIDITY, rewritten
+from tests.lab.rewriting import GENERALIZED_TIME, KEY, UTC_TIME, VALIDITY, VERSION, rewritten
+
+TLS_FEATURE = ObjectIdentifier("1.3.6.1.5.5.7.1.24")
+ED25519 = bytes.fromhex("2b6570")
 
 
 def parsed(issued: Issued) -> Certificate:
@@ -119,6 +124,41 @@ def test_damaged_extension(root: Issued, oid: ObjectIdentifier, value: str) -> N
     certificate = parsed(root.issue(extra=[raw_extension(oid, value)]))
     assert certificate.name == "CN=Lab Leaf"
     assert certificate.ca_issuers == ()
+
+
+@pytest.mark.parametrize("feature", [0, 6, 2**64 - 1])
+def test_unknown_tls_feature(root: Issued, feature: int) -> None:
+    """RFC 7633. `cryptography` has no word for it, and reads no extension then."""
+    number = feature.to_bytes(9).lstrip(b"\0").rjust(1, b"\0")
+    value = der.encode(der.SEQUENCE, der.encode(der.INTEGER, number)).hex()
+    odd = parsed(root.issue("CA", ca=True, extra=[raw_extension(TLS_FEATURE, value)]))
+    assert not odd.extensions_readable
+    assert odd.subject_key_identifier is None
+    source = MemorySource()
+    source.keep([Found(odd, "here")])
+    source.keep([Found(odd, "here")])
+    assert [*map(repr, source.known_issuers(parsed(root.issue(issuer_name=odd.x509.subject))))]
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_key_of_a_wrong_size(root: Issued, size: int) -> None:
+    """Nobody has signed with it, whatever `cryptography` says of that."""
+    algorithm = der.encode(der.SEQUENCE, der.encode(der.OBJECT_IDENTIFIER, ED25519))
+    key = der.encode(der.SEQUENCE, algorithm, der.encode(der.BIT_STRING, b"\0" + bytes(size)))
+    odd = Certificate(rewritten(root, KEY, key))
+    assert not Certificate(root.issue().der).is_signed_by(odd)
+    assert odd.self_signed  # as far as can be told
+
+
+def test_anchor_that_only_openssl_can_read(root: Issued) -> None:
+    """It has names, dates and what else people are shown; only some of it is left out."""
+    version_4 = der.encode(der.CONTEXT_0, der.encode(der.INTEGER, b"\3"))
+    odd = Certificate(rewritten(root, VERSION, version_4))
+    with pytest.raises(ValueError, match="InvalidVersion"):
+        Certificate.from_der(odd.der)
+    assert odd.name == odd.issuer_name == "(a name of 21 bytes that cannot be read)"
+    assert (odd.not_before, odd.not_after) == (parsed(root).not_before, parsed(root).not_after)
+    assert (odd.ca_issuers, odd.self_signed, odd.extensions_readable) == ((), True, False)
 
 
 def test_duplicate_extension(root: Issued) -> None:

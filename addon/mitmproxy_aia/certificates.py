@@ -12,11 +12,12 @@ from functools import cached_property
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from mitmproxy_aia import names
 from mitmproxy_aia.der import content, elements
+from mitmproxy_aia.times import in_der
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
@@ -32,6 +33,10 @@ strangers send must not fill the memory."""
 warnings.filterwarnings("ignore", module=re.escape(__name__))
 
 _VERSION = 0xA0  # [0] EXPLICIT
+# KeyError: of a TLS feature (RFC 7633) that it does not know.
+_UNREADABLE = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, KeyError, ValueError)
+# InternalError: of a key of Ed25519 that has not 32 bytes, before `cryptography` 45.
+_NO_SIGNATURE = (InvalidSignature, InternalError, UnsupportedAlgorithm, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,16 @@ class Certificate:
         try:
             _ = certificate.x509, certificate.subject, certificate.issuer, certificate.key
             _ = certificate.not_before, certificate.not_after
-        except (x509.InvalidVersion, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         return certificate
 
     @cached_property
     def x509(self) -> x509.Certificate:
-        return x509.load_der_x509_certificate(self.der)
+        try:
+            return x509.load_der_x509_certificate(self.der)
+        except x509.InvalidVersion as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -113,7 +121,7 @@ class Certificate:
             self.x509.verify_directly_issued_by(self.x509)
         except InvalidSignature:
             return False  # one key of an authority certifies its next one
-        except (UnsupportedAlgorithm, TypeError, ValueError):
+        except _NO_SIGNATURE:
             pass
         return True
 
@@ -149,17 +157,29 @@ class Certificate:
         trust comes of it."""
         try:
             self.x509.verify_directly_issued_by(issuer.x509)
-        except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+        except _NO_SIGNATURE:
             return False
         return True
 
     @cached_property
     def not_before(self) -> datetime.datetime:
-        return self.x509.not_valid_before_utc
+        return self._date(0) if self._foreign else self.x509.not_valid_before_utc
 
     @cached_property
     def not_after(self) -> datetime.datetime:
-        return self.x509.not_valid_after_utc
+        return self._date(1) if self._foreign else self.x509.not_valid_after_utc
+
+    @property
+    def _foreign(self) -> bool:
+        """Whether only OpenSSL can read it, as it may be with a trust anchor."""
+        try:
+            _ = self.x509
+        except ValueError:
+            return True
+        return False
+
+    def _date(self, position: int) -> datetime.datetime:
+        return in_der(elements(content(self.fields[3]))[position])
 
     @cached_property
     def ca_issuers(self) -> tuple[str, ...]:
@@ -227,7 +247,7 @@ class Certificate:
             return False
         try:
             _ = self.x509.extensions
-        except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        except _UNREADABLE:
             return False
         return True
 
@@ -236,12 +256,7 @@ class Certificate:
             return None
         try:
             return self.x509.extensions.get_extension_for_class(kind).value
-        except (
-            x509.ExtensionNotFound,
-            x509.DuplicateExtension,
-            x509.UnsupportedGeneralNameType,
-            ValueError,
-        ):
+        except (x509.ExtensionNotFound, *_UNREADABLE):
             return None
 
 

@@ -53,8 +53,8 @@ class MemorySource:
             certificate = item.certificate
             kept = self._kept.get(certificate)
             if kept is None:
-                self._kept[certificate] = Entry(certificate, item.origin, now, now)
                 certificate.let_go()
+                self._kept[certificate] = Entry(certificate, item.origin, now, now)
             elif kept.last_used != now:
                 self._kept[certificate] = dataclasses.replace(kept, last_used=now)
             self._kept.move_to_end(certificate)
