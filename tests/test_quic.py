@@ -416,6 +416,30 @@ def test_host_name_that_aioquic_cannot_read(
     assert (asked.established, asked.handshakes, caplog.records) == (False, 0, [])
 
 
+def test_wildcard_that_aioquic_does_not_take(
+    root: Issued, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does it say so with an error of its own: without us the layer breaks down."""
+    leaf = root.issue(hosts=["127.0.0.1", "*.example"])
+    refused = QuicWire(tmp_path, [root], [leaf.der], leaf).run()
+    assert str(refused.verdict).startswith("certificate verify failed (")
+    assert (refused.established, refused.handshakes, caplog.records) == (False, 0, [])
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".example", "a..example"])
+def test_name_that_only_aioquic_takes(
+    root: Issued, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without one that OpenSSL can ask for nothing is completed, and the reason says so."""
+    issuer = root.issue("CA", ca=True)
+    leaf = issuer.issue(hosts=[name])
+    asked = QuicWire(tmp_path, [root], [leaf.der], leaf, [Shelf(known=[issuer])])
+    asked.conn.sni = name
+    asked.run()
+    assert "label" in str(asked.verdict)
+    assert (asked.established, asked.outcomes, caplog.records) == (False, [], [])
+
+
 @pytest.mark.parametrize("error", [AssertionError, asyncio.CancelledError, BaseException])
 def test_aioquic_breaks_down(
     root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]

@@ -166,7 +166,9 @@ def _ask_for(parameters: Any, name: str) -> None:
         _assert(_lib.X509_VERIFY_PARAM_set1_ip(parameters, address, len(address)))
     else:
         host = name.encode("idna")
-        _assert(_lib.X509_VERIFY_PARAM_set1_host(parameters, host, len(host)))
+        if _lib.X509_VERIFY_PARAM_set1_host(parameters, host, len(host)) != 1:
+            clear_errors()
+            raise ValueError(f"OpenSSL does not take the host name {name!r}")
 
 
 def _address(name: str) -> bytes | None:

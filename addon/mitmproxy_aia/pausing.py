@@ -117,7 +117,8 @@ class Handshake(Protocol):
         not known to be about the server, so that mitmproxy is to see the error."""
 
     def verifier(self) -> Verifier:
-        """What judges paths to this server."""
+        """What judges paths to this server. Raises ValueError if it cannot be asked for by its
+        name."""
 
     def presented(self) -> Iterator[Certificate]:
         """What the server sent, leaf first. Raises ValueError if the leaf cannot be read."""
@@ -230,8 +231,8 @@ class _Watch:
             return str(objection)
         outcome: Outcome | None = None
         try:
-            verifier = self._handshake.verifier()
             try:
+                verifier = self._handshake.verifier()
                 completion = self._watcher.begin(self._handshake.presented(), verifier)
             except ValueError as unreadable:
                 return f"{objection} ({unreadable})"

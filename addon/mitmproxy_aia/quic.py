@@ -27,6 +27,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import certifi
+import service_identity
 from aioquic import tls
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
@@ -154,7 +155,7 @@ class _Handshake:
                 return Objection(str(alert), curable=is_curable(alert))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except ValueError as error:
+        except (ValueError, service_identity.CertificateError) as error:
             # A host name or a certificate that aioquic cannot read, and has no words for: the
             # layer would have crashed, and the client waited.
             return replace(_BROKEN, reason=f"{_BROKEN.reason} ({_text_of(error)})")
