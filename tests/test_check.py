@@ -294,6 +294,16 @@ def test_ipv6(world: World, check: InspectionCli) -> None:
     assert f"Connected   [::1]:{server.port}, TLS" in result.out
 
 
+def test_name_that_openssl_does_not_take(world: World, check: InspectionCli) -> None:
+    """From OpenSSL 4 on one letter is none; then it is said."""
+    with TlsServer(world.root.issue(hosts=["a"])) as server:
+        result = check(at(server), "--sni", "a")
+    if result.status != 0:
+        assert result.status == 3
+        words = "cannot be asked for a: OpenSSL does not take the host name 'a'"
+        assert words in " ".join(result.out.split())
+
+
 def test_other_programs(world: World, check: InspectionCli) -> None:
     """nginx and openssl s_server, incomplete."""
     intermediate = world.authority()

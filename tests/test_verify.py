@@ -135,6 +135,14 @@ def old_chain(world: World) -> tuple[Issued, Issued, Issued]:
     return root, intermediate, intermediate.issue("old", valid=PERIOD, aia=[url])
 
 
+def test_host_that_openssl_does_not_take(world: World, verify: InspectionCli) -> None:
+    """From OpenSSL 4 on one letter is none; then it is said."""
+    file = saved(verify.folder, world.root.issue(hosts=["a"]).pem)
+    result = verify(file, "--host", "a")
+    said = "mitmproxy-aia: --host: OpenSSL does not take the host name 'a'\n"
+    assert (result.status, result.err) in [(0, ""), (3, said)]
+
+
 def test_at(world: World, verify: InspectionCli) -> None:
     """What has expired was good then, and not before; what is good now was not."""
     root, intermediate, leaf = old_chain(world)

@@ -8,6 +8,7 @@ import datetime
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+from mitmproxy_aia import openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli.inspecting import finish, limits_of, opened_tiers
 from mitmproxy_aia.cli.intake import Input, inputs
@@ -24,6 +25,7 @@ from mitmproxy_aia.trust import Trust
 def verify(options: argparse.Namespace) -> int:
     try:
         host = canonical_host(options.host) if options.host else ""
+        openssl.parameters_for(host or None)  # OpenSSL 4 does not take every name.
     except ValueError as error:
         raise CommandError(f"--host: {error}") from error
     if options.fullchain and len(options.file) > 1:

@@ -159,7 +159,10 @@ async def _converse(
         await dialogue(Wire(reader, writer), name)
     notes = _Notes()
     connection = SSL.Connection(context, None)
-    openssl.expect_name(connection, name)
+    try:
+        openssl.expect_name(connection, name)
+    except ValueError as error:
+        raise Unreachable(f"cannot be asked for {name}: {error}") from error
     openssl.forgive(connection, notes.take)
     connection.set_connect_state()
     try:
