@@ -117,6 +117,20 @@ def test_damaged_extensions(kind: x509.ObjectIdentifier, value: str) -> None:
     assert 0 < costs.milliseconds(read([issuer, above])) < 1
 
 
+@pytest.mark.parametrize("version", [1, 3])
+def test_what_only_looks_like_constraints(version: int) -> None:
+    """The same bytes in a name, with extensions and without."""
+    lookalike = authority().issue("U\x1d\x1e", hosts=["a.example"]).der
+    if version == 1:
+        tbs, *signed = der.elements(lookalike)
+        lookalike = der.encode(
+            der.SEQUENCE, der.encode(der.SEQUENCE, *der.elements(tbs)[1:7]), *signed
+        )
+    assert costs._CONSTRAINTS in lookalike
+    certificate = Certificate(lookalike)
+    assert costs.milliseconds([certificate] * 2) == 2 * costs.milliseconds([certificate])
+
+
 CONSTRUCTED = 0x20
 
 

@@ -349,6 +349,20 @@ def test_rejected_in_the_trust_store(root: Issued, tmp_path: Path) -> None:
         assert (fault.code if fault else 0) == code, setting
 
 
+def test_rejected_namesake(root: Issued, tmp_path: Path) -> None:
+    """A CA that is rejected and has nothing but the name of one in the path is another one."""
+    upper = root.issue("Upper", ca=True)
+    lower = upper.issue("Lower", ca=True, authority_key_identifier=False)
+    leaf = lower.issue()
+    namesake = authority("Upper", subject_key_identifier=False)
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(root.pem + with_trust_setting(namesake, "-addreject", tmp_path))
+    context = context_with()
+    context.load_verify_locations(str(trust))
+    verifier = Verifier.for_connection(connection_for(context), at_level(2))
+    assert verifier.judge(path(leaf, lower, upper)).verified == path(leaf, lower, upper, root)
+
+
 def test_verifier_keeps_its_connection_alive(root: Issued) -> None:
     """The C structures it uses belong to the connection."""
     verifier = verifier_for(root)
