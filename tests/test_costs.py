@@ -20,6 +20,7 @@ from mitmproxy_aia.openssl import store_of, to_openssl, verify
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, Proxy, TlsServer, authority, curl, der
 from tests.lab.keys import KeyKind, slow_rsa
+from tests.lab.rewriting import KEY, rewritten
 
 SLOW = slow_rsa()
 SENTENCE = "the server's certificates would take too long to verify"
@@ -132,6 +133,8 @@ def test_what_only_looks_like_constraints(version: int) -> None:
 
 
 CONSTRUCTED = 0x20
+OCTET_STRING = 0x04
+EXTENSIONS = 0xA3
 
 
 def indefinite(element: bytes, depth: int) -> bytes:
@@ -209,6 +212,55 @@ def test_keys_in_ber(encoding: str) -> None:
     assert costs.too_much(certificates[1:3])
     store = store_of([to_openssl(Certificate(root.der))], partial=False)
     assert verify(store, [*map(to_openssl, certificates)])[1] is None
+
+
+def test_key_in_parts() -> None:
+    """A BIT STRING may be made of several in BER: what the first begins with is not the key."""
+    root = authority(key=SLOW)
+    info = der.elements(der.elements(root.der)[0])[KEY]
+    algorithm, bits = der.elements(info)
+    parts = der.encode(der.BIT_STRING | CONSTRUCTED, bits)
+    odd = Certificate(rewritten(root, KEY, der.encode(der.SEQUENCE, algorithm, parts)))
+    assert costs.too_much([odd] * 2)
+    assert costs.milliseconds([odd]) > costs.MOST / 2
+
+
+@pytest.mark.parametrize("octets", [b"", b"\4\2\x30\0"], ids=["whole", "after-an-empty-one"])
+def test_extension_in_parts(octets: bytes) -> None:
+    """The same of an OCTET STRING."""
+    root = authority()
+    issuer = root.issue("CA", ca=True, extra=[constraints(600, lambda value: value)])
+    fields = der.elements(der.elements(issuer.der)[0])
+    extensions = der.elements(der.elements(fields[-1])[0])
+    changed = []
+    for extension in extensions:
+        *start, value = der.elements(extension)
+        parts = der.encode(OCTET_STRING | CONSTRUCTED, octets, value)
+        changed.append(der.encode(der.SEQUENCE, *start, parts))
+    wrapped = der.encode(EXTENSIONS, der.encode(der.SEQUENCE, *changed))
+    odd = Certificate(rewritten(issuer, len(fields) - 1, wrapped))
+    leaf = issuer.issue(hosts=[f"{number}.example" for number in range(1_000)])
+    assert costs.too_much([Certificate(leaf.der), odd])
+
+
+def test_key_at_infinity() -> None:
+    """It has one byte on every curve, and anybody can sign for it."""
+    algorithm = bytes.fromhex("301006072a8648ce3d020106052b81040027")  # sect571r1
+    key = der.encode(der.SEQUENCE, algorithm, der.encode(der.BIT_STRING, bytes(2)))
+    certificate = Certificate(rewritten(authority(), KEY, key))
+    assert costs.milliseconds([certificate]) > 1.4
+    assert costs.too_much([certificate] * 8)
+
+
+def test_mailboxes() -> None:
+    """Names for internationalized mail take a hundred times as long to compare as others."""
+    kind = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")
+    mailbox = x509.OtherName(kind, der.encode(0x0C, b"@"))
+    names = x509.SubjectAlternativeName([mailbox] * 500)
+    issuer = authority().issue("CA", ca=True, extra=[constraints(100, lambda value: value)])
+    extra = [x509.Extension(names.oid, False, names)]
+    leaf = issuer.issue(hosts=[], extra=extra)
+    assert costs.too_much(read([leaf, issuer]))
 
 
 def test_key_by_another_name() -> None:

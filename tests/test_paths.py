@@ -352,3 +352,23 @@ def test_candidates_are_held_once() -> None:
     graph = Graph(certificate(authority().issue()))
     assert graph.add(ca)
     assert not graph.add(ca)
+
+
+def test_steps_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are as many as certificates in search of a name times candidates that have it. What is
+    urgent comes first and is not dropped."""
+    monkeypatch.setattr(paths, "MAX_WAITING", 10)
+    root = authority()
+    one, other = root.issue("CA", ca=True), root.issue("CA", ca=True)
+    leaf = certificate(one.issue())
+    graph = Graph(leaf)
+    graph.look_for_issuers(leaf)
+    for _ in range(30):
+        graph.add(certificate(root.issue("CA", ca=True)))
+    graph.add(certificate(one), urgent=True)
+    graph.add(certificate(other), urgent=True)
+    taken = []
+    while (step := graph.next_step()) is not None:
+        taken.append(step)
+    assert len(taken) == 10
+    assert {*taken[:2]} == {(leaf, certificate(one)), (leaf, certificate(other))}

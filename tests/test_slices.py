@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
@@ -12,9 +12,10 @@ from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.slices import Slices, moment
+from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued
-from tests.test_completion import certificates, exploding, verifier_for
+from tests.test_completion import Shelf, certificates, exploding, verifier_for
 
 
 class Rounds:
@@ -156,3 +157,31 @@ def test_many_completions_at_once(root: Issued, monkeypatch: pytest.MonkeyPatch)
     assert {*range(len(chains))} == set.union(*worked.values())
     assert len(worked) > 20
     assert {len(owners) for owners in worked.values()} == {1}
+
+
+def test_what_arrives_is_taken_up_in_slices(root: Issued) -> None:
+    """A download may hold a thousand certificates: the event loop gets its turn after each that
+    took as long as a slice."""
+    issuer = root.issue("CA", ca=True)
+    arriving = [*(root.issue("CA", ca=True) for _ in range(50)), issuer]
+
+    class Bundle(Shelf):
+        """All in one attempt."""
+
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            found = tuple(Found(Certificate(each.der), "http://a/") for each in arriving)
+            yield Attempt("http://a/", "gave them", found)
+
+    async def main() -> int:
+        leaf = Certificate(issuer.issue().der)
+        completion = Completion([leaf], verifier_for(root), [Bundle()], Limits(slice=0.0))
+        assert not completion.complete_at_once().verified
+        rounds = Rounds()
+        outcome = await completion.complete()
+        rounds.stop()
+        assert outcome.verified
+        return rounds.number
+
+    assert asyncio.run(main()) > len(arriving)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -101,6 +101,8 @@ class Completion:
         self._search = Search(self._leaf, verifier, self._limits, look_up)
         self._found: dict[Certificate, Found] = {}
         self._nesting: dict[Certificate, int] = {}
+        # What has come and was not added to the search yet, and with what nesting.
+        self._arrived: deque[tuple[Found, int]] = deque()
         self._attempts: list[Attempt] = []
         self._notes: dict[str, None] = {}
         self._asking: dict[Certificate, AsyncGenerator[Attempt, None]] = {}
@@ -153,14 +155,17 @@ class Completion:
                 # There may be many with nothing to say, and that takes no waiting.
                 await asyncio.sleep(0)
             else:
-                for found in attempt.found:
-                    self._add(found, nesting=self._nesting.get(certificate, 0) + 1)
+                nesting = self._nesting.get(certificate, 0) + 1
+                self._arrived.extend((found, nesting) for found in attempt.found)
                 await self._work_gently()
 
     def _work(self) -> Generator[None, None, None]:
         for certificate in self._presented:
             self._taken.append(certificate)
             self._add(Found(certificate, PRESENTED), nesting=0)
+            yield
+        while self._arrived:
+            self._add(*self._arrived.popleft())
             yield
         yield from self._search.run()
 

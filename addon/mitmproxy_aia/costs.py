@@ -26,6 +26,9 @@ _RSA = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d
 _DSA = bytes.fromhex("06072a8648ce380401")
 _EC = bytes.fromhex("06072a8648ce3d0201")
 _UNCOMPRESSED = 0x04
+_LONGEST_FIELD = 661
+"""Bits (OPENSSL_ECC_MAX_FIELD_BITS)."""
+_BIT_STRING, _OCTET_STRING = 0x03, 0x04
 _RSA_UNIT = 4e9
 """Squared bits of a modulus, times bits of an exponent, that take a millisecond."""
 _NIST = bytes.fromhex("06096086480165030403")
@@ -40,6 +43,10 @@ _EXTENSIONS = 0xA3  # [3] of a TBSCertificate
 _COMPARISON = 1e-5
 _COMPARED_BYTE = 8e-7
 """Milliseconds for each byte of a name that is the same in a constraint."""
+# SmtpUTF8Mailbox (RFC 9598), 1.3.6.1.5.5.7.8.9: constraints in Punycode are decoded each time.
+_MAILBOX_NAME = bytes.fromhex("2b06010505070809")
+_MAILBOX = 150
+"""So many times as much. No TLS server has such a name."""
 _MAX_COUNTED = 16 * 1024
 """Bytes of names that are counted. Beyond that they are taken for as short as they can be."""
 _SHORTEST = 2
@@ -75,7 +82,7 @@ def _estimate(issuer: Certificate) -> float:
         info = issuer.public_key
         algorithm, bits = elements(content(info))
         kind, *parameters = elements(content(algorithm))
-        key = content(bits)[1:]  # without the number of unused bits
+        key = _primitive(bits, _BIT_STRING)[1:]  # without the number of unused bits
         if kind in _RSA:
             modulus, exponent = (8 * len(content(number)) for number in elements(content(key)))
             return modulus**2 * exponent / _RSA_UNIT
@@ -83,7 +90,8 @@ def _estimate(issuer: Certificate) -> float:
             prime = 8 * len(content(elements(content(parameters[0]))[0]))
             return prime**2 * 500 / _RSA_UNIT
         if kind == _EC:
-            size = 8 * (len(key) - 1) // (2 if key[0] == _UNCOMPRESSED else 1)
+            # The point at infinity is one byte, whatever the curve.
+            size = 8 * (len(key) - 1) // (2 if key[0] == _UNCOMPRESSED else 1) or _LONGEST_FIELD
             return 0.6 * (size / 384) ** 3
         # OpenSSL knows RSA by other names as well.
         return _OTHER_KEYS if kind.startswith(_NIST) else max(_OTHER_KEYS, _at_worst(info))
@@ -109,7 +117,8 @@ def _comparisons(certificates: Collection[Certificate]) -> float:
     constraints = _sum(map(_constraints, constrained))
     names = _sum(map(_names, certificates))
     compared = min(names.number * constraints.bytes, constraints.number * names.bytes)
-    return names.number * constraints.number * _COMPARISON + compared * _COMPARED_BYTE
+    taken = names.number * constraints.number * _COMPARISON + compared * _COMPARED_BYTE
+    return taken * (_MAILBOX if any(_MAILBOX_NAME in each.der for each in certificates) else 1)
 
 
 def _sum(sizes: Iterable[_Size]) -> _Size:
@@ -146,8 +155,15 @@ def _extension(certificate: Certificate, kind: bytes) -> bytes:
     for extension in elements(content(content(last))):
         name, *_, value = elements(content(extension))
         if content(name) == kind:
-            return content(value)
+            return _primitive(value, _OCTET_STRING)
     return b""
+
+
+def _primitive(element: bytes, tag: int) -> bytes:
+    """Its content. Raises ValueError if it is of another kind, or in parts, as in BER."""
+    if element[0] != tag:
+        raise ValueError("is not DER")
+    return content(element)
 
 
 def _count(sequence: bytes) -> _Size:

@@ -31,6 +31,8 @@ Step = tuple[Certificate, Certificate]
 
 MAX_PATH_LENGTH = 32
 """Certificates in a path. Real ones have five at most."""
+MAX_WAITING = 5_000
+"""Steps that wait. Each takes a signature check, of which a search makes some 1,000."""
 
 
 class KeyMatch(IntEnum):
@@ -72,11 +74,14 @@ class Graph:
         """Returns whether that is news: the candidate, or that it is urgent."""
         new = candidate not in self._known
         if new:
+            # Read now, one at a time: they are compared all at once.
+            _ = candidate.subject_key_identifier, candidate.not_before
             self._known.add(candidate)
             self._candidates.setdefault(candidate.subject, []).append(candidate)
             below = self._in_search_of.get(candidate.subject, ())
             self._steps.add([(certificate, candidate) for certificate in below])
         news = urgent and self._make_urgent(candidate)
+        self._steps.trim()
         return new or news
 
     def look_for_issuers(self, certificate: Certificate) -> None:
@@ -91,6 +96,7 @@ class Graph:
         self._steps.add([(certificate, issuer) for issuer in likeliest])
         if certificate in self._urgent:
             self._steps.bring_forward(certificate)
+        self._steps.trim()
 
     def next_step(self) -> Step | None:
         """The next step to be looked at; none twice."""
@@ -179,17 +185,23 @@ class Graph:
 
 
 class _Steps:
-    """Steps that wait to be looked at, each in its turn, and some brought forward."""
+    """Steps that wait to be looked at, each in its turn, and some brought forward. There are as
+    many as candidates times certificates in search of their name, so the last ones are dropped."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Step, None] = OrderedDict()
-        self._touching: dict[Certificate, list[Step]] = {}
+        self._touching: dict[Certificate, dict[Step, None]] = {}
 
     def add(self, steps: Iterable[Step]) -> None:
         for step in steps:
             self._waiting[step] = None
             for certificate in {*step}:  # one, in a step from a root to itself
-                self._touching.setdefault(certificate, []).append(step)
+                self._touching.setdefault(certificate, {})[step] = None
+
+    def trim(self) -> None:
+        """To be called when all that is to come first has been brought forward."""
+        while len(self._waiting) > MAX_WAITING:
+            self._take(last=True)
 
     def bring_forward(self, certificate: Certificate) -> None:
         """The steps to and from `certificate` come first, in their order."""
@@ -198,7 +210,13 @@ class _Steps:
                 self._waiting.move_to_end(step, last=False)
 
     def pop(self) -> Step | None:
-        return self._waiting.popitem(last=False)[0] if self._waiting else None
+        return self._take(last=False) if self._waiting else None
+
+    def _take(self, *, last: bool) -> Step:
+        step, _ = self._waiting.popitem(last=last)
+        for certificate in {*step}:
+            del self._touching[certificate][step]
+        return step
 
 
 def paths(
