@@ -26,11 +26,14 @@ _RSA = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d
 _DSA = bytes.fromhex("06072a8648ce380401")
 _EC = bytes.fromhex("06072a8648ce3d0201")
 _UNCOMPRESSED = 0x04
+_NULL = bytes.fromhex("0500")
+_LONGEST_PRIME = 10_000
+"""Bits (OPENSSL_DSA_MAX_MODULUS_BITS)."""
 _LONGEST_FIELD = 661
 """Bits (OPENSSL_ECC_MAX_FIELD_BITS)."""
-_BIT_STRING, _OCTET_STRING = 0x03, 0x04
 _RSA_UNIT = 4e9
 """Squared bits of a modulus, times bits of an exponent, that take a millisecond."""
+_EDWARDS = (bytes.fromhex("06032b6570"), bytes.fromhex("06032b6571"))
 _NIST = bytes.fromhex("06096086480165030403")
 """Signature algorithms of NIST (2.16.840.1.101.3.4.3): ML-DSA (FIPS 204), SLH-DSA (FIPS 205)."""
 _OTHER_KEYS = 1.0
@@ -82,26 +85,30 @@ def _estimate(issuer: Certificate) -> float:
         info = issuer.public_key
         algorithm, bits = elements(content(info))
         kind, *parameters = elements(content(algorithm))
-        key = _primitive(bits, _BIT_STRING)[1:]  # without the number of unused bits
+        key = content(bits)[1:]  # without the number of unused bits
         if kind in _RSA:
             modulus, exponent = (8 * len(content(number)) for number in elements(content(key)))
             return modulus**2 * exponent / _RSA_UNIT
-        if kind == _DSA and parameters:
-            prime = 8 * len(content(elements(content(parameters[0]))[0]))
+        if kind == _DSA:
+            prime = _LONGEST_PRIME
+            # Without parameters it has those of its issuer (RFC 3279 section 2.3.2).
+            if parameters and parameters[0] != _NULL:
+                prime = 8 * len(content(elements(content(parameters[0]))[0]))
             return prime**2 * 500 / _RSA_UNIT
         if kind == _EC:
             # The point at infinity is one byte, whatever the curve.
             size = 8 * (len(key) - 1) // (2 if key[0] == _UNCOMPRESSED else 1) or _LONGEST_FIELD
-            return 0.6 * (size / 384) ** 3
-        # OpenSSL knows RSA by other names as well.
-        return _OTHER_KEYS if kind.startswith(_NIST) else max(_OTHER_KEYS, _at_worst(info))
+            return _curve(size)
+        if kind in _EDWARDS or kind.startswith(_NIST):
+            return _OTHER_KEYS
     except (ValueError, IndexError):
-        return _at_worst(info)
+        pass
+    # OpenSSL knows RSA by other names as well. At worst two thirds of it are its modulus.
+    return max(_curve(_LONGEST_FIELD), (8 * len(info)) ** 3 * 4 / 27 / _RSA_UNIT)
 
 
-def _at_worst(info: bytes) -> float:
-    """Milliseconds for an RSA key of so many bytes, two thirds of which are its modulus."""
-    return (8 * len(info)) ** 3 * 4 / 27 / _RSA_UNIT
+def _curve(bits: int) -> float:
+    return 0.6 * (bits / 384) ** 3
 
 
 class _Size(NamedTuple):
@@ -155,15 +162,8 @@ def _extension(certificate: Certificate, kind: bytes) -> bytes:
     for extension in elements(content(content(last))):
         name, *_, value = elements(content(extension))
         if content(name) == kind:
-            return _primitive(value, _OCTET_STRING)
+            return content(value)
     return b""
-
-
-def _primitive(element: bytes, tag: int) -> bytes:
-    """Its content. Raises ValueError if it is of another kind, or in parts, as in BER."""
-    if element[0] != tag:
-        raise ValueError("is not DER")
-    return content(element)
 
 
 def _count(sequence: bytes) -> _Size:

@@ -6,6 +6,9 @@ _LONG = 0x80
 """The length is in so many bytes that follow (X.690 8.1.3.5)."""
 _HIGH = 0x1F
 """The tag is in bytes that follow (X.690 8.1.2.4). No certificate has such."""
+_IN_PARTS = frozenset({*range(0x20, 0x40)} - {0x30, 0x31})
+"""Universal tags of what is made of several elements, but for SEQUENCE and SET: in BER a string may
+be cut into pieces (X.690 8.7.3)."""
 
 
 def elements(data: bytes) -> list[bytes]:
@@ -27,7 +30,7 @@ def _header(data: bytes, start: int = 0) -> tuple[int, int]:
     """Where the content of the DER element at `start` begins and ends."""
     if len(data) < start + 2:
         raise ValueError("is cut off")
-    if data[start] & _HIGH == _HIGH:
+    if data[start] & _HIGH == _HIGH or data[start] in _IN_PARTS:
         raise ValueError("has a tag that is not read here")
     begin, length = start + 2, data[start + 1]
     if length & _LONG:

@@ -22,6 +22,9 @@ from mitmproxy_aia.certificates import Certificate
 _lib: Any = SSL._lib  # type: ignore[attr-defined] # has no types
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined] # has no types
 
+MAX_SMALL = 4 * 1024
+"""Bytes of a certificate that is kept for others as OpenSSL has read it; most have 2,000."""
+
 # OpenSSL's names for what it finds at depth 0 and for the same fault further up.
 _OTHER_ABOVE_THE_LEAF = {
     errors.DEPTH_ZERO_SELF_SIGNED_CERT: errors.SELF_SIGNED_CERT_IN_CHAIN,
@@ -306,13 +309,20 @@ def _assert(result: int) -> None:
         raise RuntimeError("OpenSSL refused a verification parameter")
 
 
-@functools.lru_cache(maxsize=256)
 def to_openssl(certificate: Certificate) -> crypto.X509:
     """Raises crypto.Error if OpenSSL cannot parse it."""
+    return (_small if len(certificate.der) <= MAX_SMALL else _large)(certificate)
+
+
+def _load(certificate: Certificate) -> crypto.X509:
     loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate.der)
     _ders[loaded] = certificate.der
     return loaded
 
+
+# Certificates that were used lately. OpenSSL takes up to fifty times the room of what it has read.
+_small = functools.lru_cache(maxsize=256)(_load)
+_large = functools.lru_cache(maxsize=4)(_load)
 
 _ders: weakref.WeakKeyDictionary[crypto.X509, bytes] = weakref.WeakKeyDictionary()
 
