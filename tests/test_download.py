@@ -222,3 +222,9 @@ def test_host_that_others_may_read_as_an_address(host: str) -> None:
         "names a host that is no name",
         f"is not a URL that can be fetched (Invalid IDNA hostname: {host!r})",
     )
+
+
+@pytest.mark.parametrize("host", ["0127.1", "010.1", "1.2.03", "172.016.0.1."])
+def test_address_that_others_may_read_as_another(host: str) -> None:
+    """With a zero in front a number is octal for us and decimal for others, such as a proxy."""
+    assert why_not(f"http://{host}/x.der") == "names an address that others may read as another"

@@ -192,7 +192,6 @@ def test_denied_in_public() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        "",
         "10.0.0.1/8",
         "10.0.0.256",
         "10.0.0.0/33",
@@ -221,6 +220,22 @@ def test_bad_entry(option: str, bad: str) -> None:
     with pytest.raises(ValueError, match=f"^{option}: .*host name, an address or a net") as error:
         Policy.parse(lists["aia_allow"], lists["aia_deny"])
     assert repr(bad) in str(error.value)
+
+
+def test_empty_entry() -> None:
+    """That of a shell's variable which is not set says nothing."""
+    assert Policy.parse([""], ["", " "]) == Policy()
+
+
+@pytest.mark.parametrize(
+    "entry", ["::ffff:10.1.2.3", "::ffff:a01:203", "[::ffff:10.1.2.3]:80", "::ffff:10.0.0.0/104"]
+)
+def test_entry_that_is_ipv4_in_ipv6(entry: str) -> None:
+    """It is the same address."""
+    policy = Policy.parse([], [entry])
+    for address in "10.1.2.3", "::ffff:10.1.2.3":
+        assert verdict(LOOPBACK, "a", address, policy=policy) == "is denied (aia_deny)"
+    assert verdict(LOOPBACK, "a", "11.1.2.3", policy=policy) == ""
 
 
 @pytest.mark.parametrize(

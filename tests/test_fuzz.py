@@ -189,7 +189,7 @@ def as_it_is(text: str, limit: int = 200) -> str:
         ("completion", AiaSource, "_flight", share_whatever_flies, "for a server in the private"),
         ("completion", completion, "GRACE", 1_000.0, r"^\d+0\.0 s"),
         ("egress", egress, "classify", everything_is_public, "more public place|never"),
-        ("egress", egress, "bare", lambda each: each, "itself"),
+        ("egress", egress, "bare", lambda each: each, "itself|denied"),
         ("egress", egress, "BAD_PORTS", frozenset[int](), "not a port for HTTP"),
         ("egress", egress, "HTTP_PORT", 8080, "not a port to use"),
         ("egress", Policy, "denies", lambda *_: None, "denied"),

@@ -44,6 +44,10 @@ def test_proxy(text: str, proxy: Proxy) -> None:
         "http://user:secret@proxy.example:3128?query",
         "http://user:secret@proxy.example:secret",
         "http://user:secret@[proxy:3128",
+        "http://user:secret@1.2.3.999:3128",
+        "http://user:secret@a b:3128",
+        "http://user:secret@..:3128",
+        "http://user:secret@%zz:3128",
     ],
 )
 def test_no_proxy(text: str) -> None:

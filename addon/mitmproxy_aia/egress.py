@@ -121,6 +121,9 @@ class Refusal:
         return f"{what} ({self.option})" if self.option else what
 
 
+_MAPPED_BITS = 96
+
+
 @dataclass(frozen=True)
 class Rule:
     """An entry of `aia_allow` or `aia_deny`: a host name ("*.x" is all below x), or a network."""
@@ -139,7 +142,7 @@ class Rule:
         try:
             if port is not None and not 0 < port <= 65535:
                 raise ValueError("no such port")
-            return cls(ipaddress.IPv6Network(six) if plain is None else _place(plain), port)
+            return cls(_six(six) if plain is None else _place(plain), port)
         except ValueError:
             raise ValueError(
                 f"{text!r} is not a host name, an address or a network, with or without a port "
@@ -240,17 +243,27 @@ def site(host: str) -> str:
 
 def _rules(option: str, texts: Iterable[str]) -> tuple[Rule, ...]:
     rules = []
-    for text in texts:
+    for text in filter(None, map(str.strip, texts)):
         try:
             rule = Rule.parse(text)
         except ValueError as error:
-            raise ValueError(f"{option}: {error}") from error
+            raise ValueError(f"{option}: {error}") from None
         network = rule.what
         if option == "aia_allow" and not isinstance(network, str) and never(network):
             kind = classify(network.network_address)[1]
             raise ValueError(f"{option}: {text!r} is {kind}, where no download ever goes")
         rules.append(rule)
     return tuple(rules)
+
+
+def _six(text: str) -> Network:
+    """The network that `text` is; what is IPv4 in IPv6 (RFC 4291 section 2.5.5.2) is IPv4. Raises
+    ValueError."""
+    network = ipaddress.IPv6Network(text)
+    mapped = network.network_address.ipv4_mapped
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def _place(text: str) -> str | Network:

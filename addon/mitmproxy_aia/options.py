@@ -167,22 +167,22 @@ class Settings:
         try:
             cache = where(ctx.options.aia_cache, Path(ctx.options.confdir))
         except ValueError as error:
-            raise exceptions.OptionsError(f"aia_cache: {error}") from error
+            raise exceptions.OptionsError(f"aia_cache: {error}") from None
         try:
             intermediates = tuple(
                 map(from_home, map(Path, filter(None, ctx.options.aia_intermediates)))
             )
         except ValueError as error:
-            raise exceptions.OptionsError(f"aia_intermediates: {error}") from error
+            raise exceptions.OptionsError(f"aia_intermediates: {error}") from None
         try:
             report = report_path(ctx.options.aia_report)
         except ValueError as error:
-            raise exceptions.OptionsError(f"aia_report: {error}") from error
+            raise exceptions.OptionsError(f"aia_report: {error}") from None
         try:
             policy = Policy.parse(ctx.options.aia_allow, ctx.options.aia_deny)
             proxy = parse_proxy(ctx.options.aia_proxy)
         except ValueError as error:
-            raise exceptions.OptionsError(str(error)) from error
+            raise exceptions.OptionsError(str(error)) from None
         return cls(
             mode,
             timeout,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from mitmproxy_aia.addresses import literal
 from mitmproxy_aia.egress import Proxy
 
 Way = Literal["auto", "direct"]
@@ -13,6 +15,7 @@ AUTO: Way = "auto"
 DIRECT: Way = "direct"
 
 _SCHEMES = ("http", "https", "socks5")
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 
 
 def parse_proxy(text: str) -> Proxy | Way:
@@ -34,6 +37,12 @@ def parse_proxy(text: str) -> Proxy | Way:
         raise ValueError(f"aia_proxy takes {wanted}")
     if not parts.hostname or not port:
         raise ValueError(f"aia_proxy: its URL names no host or no port; it takes {wanted}")
+    try:
+        is_host = literal(parts.hostname) is not None or bool(_HOST.fullmatch(parts.hostname))
+    except ValueError:
+        is_host = False
+    if not is_host:
+        raise ValueError("aia_proxy: what stands for a host in its URL is no name and no address")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"aia_proxy: there is more in its URL than a proxy; it takes {wanted}")
     if parts.scheme == "socks5" and importlib.util.find_spec("socksio") is None:

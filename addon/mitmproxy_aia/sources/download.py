@@ -41,6 +41,8 @@ CONNECT_SECONDS = 2.0
 # Some programs, and so perhaps a proxy that we go through, take 10.0.0.%31 or 127.0.0.1.. for
 # an address. What we judge is to be what everybody reads.
 _HOST = re.compile(rb"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+_OCTAL = re.compile(rb"(?:^|\.)0[0-9]")
+"""0127.1 is 87.0.0.1 here (inet_aton(3)), and 127.0.0.1 for a proxy written in Java."""
 
 _HEADERS = {
     # All that a download says. No cookies, no credentials, nothing about the user.
@@ -196,7 +198,8 @@ class Downloader:
         if failure is None:
             raise NotTried(f"was not tried (the proxy has no address; {proxy.option})")
         what = f"was not tried (the proxy {in_words(failure)}; {proxy.option})"
-        raise DownloadError(what) from failure
+        # Nothing is known of the URL by that.
+        raise NotTried(what) from failure
 
     async def _addresses(self, host: str) -> list[Address]:
         if (address := literal(host)) is not None:
@@ -235,6 +238,8 @@ def _flaw(url: httpx.URL) -> str | None:
         return "is not an http:// URL"
     if ":" not in url.host and not _HOST.fullmatch(url.raw_host):
         return "names a host that is no name"
+    if _OCTAL.search(url.raw_host) and literal(url.host) is not None:
+        return "names an address that others may read as another"
     if url.port is not None and not 0 < url.port <= 65535:
         return f"names the port {url.port}, which does not exist"
     return None
