@@ -2,6 +2,7 @@
 
 # ruff: noqa: ASYNC109 -- the parameters are httpcore's
 import asyncio
+import resource
 import socket
 from collections.abc import Callable
 
@@ -9,11 +10,13 @@ import httpcore
 import httpx
 import pytest
 
+from mitmproxy_aia.sources.aia import NotTried
+from mitmproxy_aia.sources.download import Downloader
 from mitmproxy_aia.sources.http1 import ask
 from mitmproxy_aia.sources.transports import Transports
 from tests.lab import CaIssuersServer, Issued, dead_url
 from tests.lab.listener import Listener
-from tests.test_download import get, why_not
+from tests.test_download import HERE, PATIENT, get, why_not
 
 
 def answer(*parts: bytes) -> Callable[[socket.socket], None]:
@@ -137,3 +140,23 @@ def test_broken_transport(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Transports, "direct", fail)
     assert why_not(dead_url()) == "broke off (ReadError)"
+
+
+def test_too_many_open_files(root: Issued) -> None:
+    """That is no fault of the URL, and is not remembered as one."""
+    server = Listener(answer(b"HTTP/1.1 200 OK\r\n\r\n", root.der))
+
+    async def download() -> None:
+        downloader = Downloader(lambda: PATIENT)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            await downloader(f"http://127.0.0.1:{server.port}/", HERE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    try:
+        with pytest.raises(NotTried, match=r"^was not tried \(could .*Too many open"):
+            asyncio.run(download())
+    finally:
+        server.close()

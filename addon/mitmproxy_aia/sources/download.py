@@ -19,7 +19,7 @@ from mitmproxy_aia.names import printable
 from mitmproxy_aia.slices import moment
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.bounded import closed_at_the_end
-from mitmproxy_aia.sources.failures import in_words, no_entry, said_by
+from mitmproxy_aia.sources.failures import in_words, no_entry, said_by, too_many_files
 from mitmproxy_aia.sources.proxy_tls import Complete
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
 from mitmproxy_aia.sources.transports import Response, Transports
@@ -89,6 +89,9 @@ class Downloader:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             if isinstance(error, DownloadError):
                 raise
+            if too_many_files(error):
+                # Nothing is known of the URL by that.
+                raise NotTried(f"was not tried ({in_words(error)})") from error
             raise DownloadError(in_words(error)) from error
         try:
             if len(body) <= SMALL_BODY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -27,6 +28,15 @@ def said_by(proxy: Proxy, error: httpx.ProxyError) -> DownloadError:
     if "username/password" in text.lower() or text.startswith("Requested"):
         return no_entry(proxy)
     return DownloadError(f"was not downloaded: {printable(text)}")
+
+
+def too_many_files(error: BaseException | None) -> bool:
+    """Whether it failed of a limit to the files of this process or machine."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def in_words(error: Exception) -> str:
