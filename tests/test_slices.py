@@ -185,3 +185,22 @@ def test_what_arrives_is_taken_up_in_slices(root: Issued) -> None:
         return rounds.number
 
     assert asyncio.run(main()) > len(arriving)
+
+
+def test_nobody_begins_while_another_computes(root: Issued) -> None:
+    """Many may have waited for one download, and all go on when it is there."""
+    issuer = root.issue("CA", ca=True)
+
+    async def main() -> None:
+        leaf = Certificate(issuer.issue().der)
+        other = Slices()
+        await other.next()
+        completion = Completion([leaf], verifier_for(root), [Shelf(known=[issuer])])
+        completing = asyncio.create_task(completion.complete())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not completing.done()
+        other.over()
+        assert (await completing).verified
+
+    asyncio.run(main())

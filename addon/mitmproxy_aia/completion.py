@@ -171,8 +171,10 @@ class Completion:
 
     async def _work_gently(self) -> None:
         slices = Slices()
-        began = time.thread_time()
         try:
+            # Many may have waited for the same download.
+            await slices.next()
+            began = time.thread_time()
             for _ in self._work():
                 if (spent := time.thread_time() - began) >= self._limits.slice:
                     self._computed += spent

@@ -56,8 +56,8 @@ _moments: WeakKeyDictionary[asyncio.AbstractEventLoop, _Moments] = WeakKeyDictio
 
 
 class Slices:
-    """Of one task in the running event loop. The first one may be begun at once; before each
-    other one await `next()`. Call `over()` in the end, whatever happens."""
+    """Of one task in the running event loop. Before each one await `next()`. Call `over()` in the
+    end, whatever happens."""
 
     def __init__(self) -> None:
         self._lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
