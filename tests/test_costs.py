@@ -261,6 +261,19 @@ def test_dsa_key_with_the_parameters_of_its_issuer(parameters: str) -> None:
     assert costs.too_much([Certificate(rewritten(authority(), KEY, key))])
 
 
+@pytest.mark.parametrize(("number", "size"), [(5_000, 0), (300, 50)])
+def test_one_long_name(number: int, size: int) -> None:
+    """OpenSSL looks for an @ in all of it, for each constraint."""
+    subtree = der.encode(der.SEQUENCE, der.encode(0x81, b"x" * size))
+    value = der.encode(der.SEQUENCE, der.encode(0xA1, *[subtree] * number))
+    kind = ExtensionOID.NAME_CONSTRAINTS
+    extra = [x509.Extension(kind, True, x509.UnrecognizedExtension(kind, value))]
+    issuer = authority().issue("CA", ca=True, extra=extra)
+    names = x509.SubjectAlternativeName([x509.RFC822Name("a" * 64_000 + "@b")])
+    leaf = issuer.issue(hosts=[], extra=[x509.Extension(names.oid, False, names)])
+    assert costs.too_much(read([leaf, issuer]))
+
+
 def test_mailboxes() -> None:
     """Names for internationalized mail take a hundred times as long to compare as others."""
     kind = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")

@@ -45,13 +45,15 @@ _CONSTRAINTS = bytes.fromhex("551d1e")  # nameConstraints
 _EXTENSIONS = 0xA3  # [3] of a TBSCertificate
 _COMPARISON = 1e-5
 _COMPARED_BYTE = 8e-7
-"""Milliseconds for each byte of a name that is the same in a constraint."""
+"""Milliseconds for each byte of both: of some kinds of names OpenSSL looks at all of them."""
 # SmtpUTF8Mailbox (RFC 9598), 1.3.6.1.5.5.7.8.9: constraints in Punycode are decoded each time.
 _MAILBOX_NAME = bytes.fromhex("2b06010505070809")
 _MAILBOX = 150
 """So many times as much. No TLS server has such a name."""
 _MAX_COUNTED = 16 * 1024
 """Bytes of names that are counted. Beyond that they are taken for as short as they can be."""
+_MAX_READ = 32 * 1024
+"""Bytes of extensions that are looked through."""
 _SHORTEST = 2
 _SHORTEST_ATTRIBUTE = 9
 """Bytes of an attribute in a subject: each may be a host name or an e-mail address."""
@@ -123,7 +125,7 @@ def _comparisons(certificates: Collection[Certificate]) -> float:
         return 0.0
     constraints = _sum(map(_constraints, constrained))
     names = _sum(map(_names, certificates))
-    compared = min(names.number * constraints.bytes, constraints.number * names.bytes)
+    compared = names.number * constraints.bytes + constraints.number * names.bytes
     taken = names.number * constraints.number * _COMPARISON + compared * _COMPARED_BYTE
     return taken * (_MAILBOX if any(_MAILBOX_NAME in each.der for each in certificates) else 1)
 
@@ -159,6 +161,8 @@ def _extension(certificate: Certificate, kind: bytes) -> bytes:
     last = certificate.fields[-1]
     if last[0] != _EXTENSIONS:
         return b""
+    if len(last) > _MAX_READ:
+        raise ValueError("are too many to be read")
     for extension in elements(content(content(last))):
         name, *_, value = elements(content(extension))
         if content(name) == kind:
