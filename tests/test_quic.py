@@ -13,6 +13,7 @@ import aioquic.tls
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from cryptography import x509
 from mitmproxy import connection, options
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
@@ -424,6 +425,34 @@ def test_wildcard_that_aioquic_does_not_take(
     refused = QuicWire(tmp_path, [root], [leaf.der], leaf).run()
     assert str(refused.verdict).startswith("certificate verify failed (")
     assert (refused.established, refused.handshakes, caplog.records) == (False, 0, [])
+
+
+TLS_FEATURE = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.24")
+
+
+@pytest.mark.parametrize("value", ["3000", "3003020163"], ids=["none", "unknown"])
+def test_extension_that_aioquic_cannot_read(
+    root: Issued, tmp_path: Path, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does it say so with an error of its own."""
+    odd = x509.UnrecognizedExtension(TLS_FEATURE, bytes.fromhex(value))
+    leaf = root.issue(extra=[x509.Extension(TLS_FEATURE, False, odd)])
+    refused = QuicWire(tmp_path, [root], [leaf.der], leaf).run()
+    assert str(refused.verdict).startswith("certificate verify failed (")
+    assert (refused.established, caplog.records) == (False, [])
+
+
+def test_certificate_with_many_names(
+    root: Issued, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aioquic tells all of them, which would not fit into the packet to the server."""
+    leaf = root.issue(hosts=[f"host-{number}.example" for number in range(60)])
+    refused = QuicWire(tmp_path, [root], [leaf.der], leaf).run()
+    assert len(str(refused.verdict)) == 600
+    assert refused.server is not None
+    assert refused.server._close_event is not None
+    assert refused.server._close_event.reason_phrase == f"{str(refused.verdict)[:299]}…"
+    assert (refused.established, caplog.records) == (False, [])
 
 
 @pytest.mark.parametrize("name", ["a" * 64 + ".example", "a..example"])

@@ -33,8 +33,14 @@ strangers send must not fill the memory."""
 warnings.filterwarnings("ignore", module=re.escape(__name__))
 
 _VERSION = 0xA0  # [0] EXPLICIT
-# KeyError: of a TLS feature (RFC 7633) that it does not know.
-_UNREADABLE = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, KeyError, ValueError)
+# KeyError, TypeError: of a TLS feature (RFC 7633) that it does not know, or of none.
+_UNREADABLE = (
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    KeyError,
+    TypeError,
+    ValueError,
+)
 # InternalError: of a key of Ed25519 that has not 32 bytes, before `cryptography` 45.
 _NO_SIGNATURE = (InvalidSignature, InternalError, UnsupportedAlgorithm, TypeError, ValueError)
 

@@ -49,6 +49,18 @@ from mitmproxy_aia.verification import Verdict, Verifier
 
 logger = logging.getLogger(__name__)
 
+MAX_REASON = 300
+"""Characters that a server is told."""
+_UNREADABLE = (
+    service_identity.CertificateError,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+"""What reading a stranger's certificate raises in aioquic and below it."""
+
 
 def watch(data: QuicTlsData, watcher: Watcher) -> bool:
     """Watches the handshake that is about to be done with a server, as `data.settings` say.
@@ -152,10 +164,11 @@ class _Handshake:
                 )
             except tls.Alert as alert:
                 self._alert = alert.description
-                return Objection(str(alert), curable=is_curable(alert))
+                # It may hold all names of the certificate.
+                return Objection(printable(str(alert), 2 * MAX_REASON), curable=is_curable(alert))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except (ValueError, service_identity.CertificateError) as error:
+        except _UNREADABLE as error:
             # A host name or a certificate that aioquic cannot read, and has no words for: the
             # layer would have crashed, and the client waited.
             return replace(_BROKEN, reason=f"{_BROKEN.reason} ({_text_of(error)})")
@@ -217,7 +230,10 @@ class _Handshake:
     def refuse(self, objection: Objection) -> Commands:
         try:
             self._quic.close(
-                QuicErrorCode.CRYPTO_ERROR + self._alert, QuicFrameType.CRYPTO, objection.reason
+                QuicErrorCode.CRYPTO_ERROR + self._alert,
+                QuicFrameType.CRYPTO,
+                # It has to fit into a packet.
+                printable(objection.reason, MAX_REASON),
             )
             yield from self._layer.tls_interact()
         except (GeneratorExit, KeyboardInterrupt, SystemExit):

@@ -224,8 +224,9 @@ def _is_local(address: Address) -> bool:
             # Not `bind`: where the kernel is told to, that takes every address for its own.
             unused.connect((str(address), 9))
             return ipaddress.ip_address(unused.getsockname()[0]) == address
-    except OSError:
-        return False
+    except OSError as error:
+        # Nothing can be said of it then.
+        return too_many_files(error)
 
 
 async def _parsed(url: str) -> httpx.URL:
