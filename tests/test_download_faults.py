@@ -142,21 +142,17 @@ def test_broken_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not(dead_url()) == "broke off (ReadError)"
 
 
-def test_too_many_open_files(root: Issued) -> None:
+def test_too_many_open_files() -> None:
     """That is no fault of the URL, and is not remembered as one."""
-    server = Listener(answer(b"HTTP/1.1 200 OK\r\n\r\n", root.der))
 
     async def download() -> None:
-        downloader = Downloader(lambda: PATIENT)
+        downloader, url = Downloader(lambda: PATIENT), dead_url()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
         try:
-            await downloader(f"http://127.0.0.1:{server.port}/", HERE)
+            await downloader(url, HERE)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
-    try:
-        with pytest.raises(NotTried, match=r"^was not tried \(could .*Too many open"):
-            asyncio.run(download())
-    finally:
-        server.close()
+    with pytest.raises(NotTried, match=r"^was not tried \(could .*Too many open"):
+        asyncio.run(download())
