@@ -33,14 +33,14 @@ strangers send must not fill the memory."""
 warnings.filterwarnings("ignore", module=re.escape(__name__))
 
 _VERSION = 0xA0  # [0] EXPLICIT
-# KeyError, TypeError: of a TLS feature (RFC 7633) that it does not know, or of none.
-_UNREADABLE = (
+UNREADABLE = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
-    KeyError,
-    TypeError,
+    KeyError,  # a TLS feature (RFC 7633) that it does not know
+    TypeError,  # no TLS feature at all
     ValueError,
 )
+"""What `cryptography` raises of an extension that it cannot read."""
 # InternalError: of a key of Ed25519 that has not 32 bytes, before `cryptography` 45.
 _NO_SIGNATURE = (InvalidSignature, InternalError, UnsupportedAlgorithm, TypeError, ValueError)
 
@@ -253,7 +253,7 @@ class Certificate:
             return False
         try:
             _ = self.x509.extensions
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
         return True
 
@@ -262,7 +262,7 @@ class Certificate:
             return None
         try:
             return self.x509.extensions.get_extension_for_class(kind).value
-        except (x509.ExtensionNotFound, *_UNREADABLE):
+        except (x509.ExtensionNotFound, *UNREADABLE):
             return None
 
 

@@ -97,6 +97,8 @@ _REGISTRIES = frozenset(
 """Below a country's domain. The few others only have to share more than they should."""
 
 _EVERYWHERE = ipaddress.IPv6Address("::")
+_MAPPED_BITS = 96
+"""Of ::ffff:0:0, in front of an IPv4 address."""
 
 NOBODY = Server("the server")
 """One of which nothing is known: it permits the least."""
@@ -119,9 +121,6 @@ class Refusal:
         elif self.compared:
             what += f", {server.name} is not"
         return f"{what} ({self.option})" if self.option else what
-
-
-_MAPPED_BITS = 96
 
 
 @dataclass(frozen=True)
@@ -243,7 +242,7 @@ def site(host: str) -> str:
 
 def _rules(option: str, texts: Iterable[str]) -> tuple[Rule, ...]:
     rules = []
-    for text in filter(None, map(str.strip, texts)):
+    for text in filter(str.strip, texts):
         try:
             rule = Rule.parse(text)
         except ValueError as error:

@@ -121,7 +121,8 @@ class Handshake(Protocol):
         name."""
 
     def presented(self) -> Iterator[Certificate]:
-        """What the server sent, leaf first. Raises ValueError if the leaf cannot be read."""
+        """What the server sent, leaf first. Asked after `verifier`, which may be told of the leaf.
+        Raises ValueError if that cannot be read."""
 
     def confirmed(self, outcome: Outcome) -> Outcome:
         """The outcome after what the library itself has to say of a verified path."""

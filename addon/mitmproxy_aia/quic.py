@@ -37,7 +37,7 @@ from mitmproxy.proxy.layers.quic import QuicTlsData, QuicTlsSettings, ServerQuic
 from OpenSSL import crypto
 
 from mitmproxy_aia import errors, openssl, pausing
-from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.certificates import UNREADABLE, Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.formats import presented
 from mitmproxy_aia.names import printable
@@ -51,14 +51,7 @@ logger = logging.getLogger(__name__)
 
 MAX_REASON = 300
 """Characters that a server is told."""
-_UNREADABLE = (
-    service_identity.CertificateError,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    KeyError,
-    TypeError,
-    ValueError,
-)
+_UNREADABLE = (service_identity.CertificateError, *UNREADABLE)
 """What reading a stranger's certificate raises in aioquic and below it."""
 
 

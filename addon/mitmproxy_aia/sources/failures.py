@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 
 import httpx
 
@@ -30,19 +31,25 @@ def said_by(proxy: Proxy, error: httpx.ProxyError) -> DownloadError:
     return DownloadError(f"was not downloaded: {printable(text)}")
 
 
-def too_many_files(error: BaseException | None) -> bool:
+def too_many_files(error: BaseException) -> bool:
     """Whether it failed of a limit to the files of this process or machine."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """It and what has led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def in_words(error: Exception) -> str:
     """What a failed request means to a person."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return f"could not be reached ({cause.strerror})"
         if isinstance(cause, Distrusted):
@@ -51,7 +58,6 @@ def in_words(error: Exception) -> str:
             return "does not speak TLS"
         if isinstance(cause, OSError) and cause.errno:
             return f"could not be reached ({os.strerror(cause.errno)})"
-        cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError):
         return f"could not be reached ({error})"
     if isinstance(error, httpx.ConnectError):
