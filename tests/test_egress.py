@@ -143,7 +143,7 @@ def test_ports_elsewhere(address: str) -> None:
         ("bücher.example", "xn--bcher-kva.example", "10.0.0.1", 80),
         ("198.18.0.0/15", "a", "198.18.5.5", 80),
         ("intranet", "intranet", None, 80),
-        ("127.1:8080", "2130706433", "127.0.0.1", 8080),
+        ("127.0.0.1:8080", "2130706433", "127.0.0.1", 8080),
         (" 10.0.0.1 ", "a", "10.0.0.1", 80),
     ],
 )
@@ -210,6 +210,11 @@ def test_denied_in_public() -> None:
         "☃.example",
         "a..b",
         "1.2.3.4.5",
+        "127",
+        "10.1",
+        "192.168",
+        "010.0.0.1",
+        "0x7f.1:80",
     ],
 )
 @pytest.mark.parametrize("option", ["aia_allow", "aia_deny"])

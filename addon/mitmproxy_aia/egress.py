@@ -271,6 +271,9 @@ def _place(text: str) -> str | Network:
         return ipaddress.IPv4Network(text)
     address = literal(text)
     if address is not None:
+        # A URL with 10.1 leads to 10.0.0.1, but whoever writes that here may mean 10.1.0.0/16.
+        if str(address) != text.removesuffix("."):
+            raise ValueError("not written out")
         return ipaddress.ip_network(address)
     name = text.removeprefix("*.")
     if not name.isascii():
