@@ -274,6 +274,15 @@ def test_one_long_name(number: int, size: int) -> None:
     assert costs.too_much(read([leaf, issuer]))
 
 
+def test_more_extensions_than_are_looked_through() -> None:
+    """They are taken for the worst, which costs us nothing either."""
+    kind = x509.ObjectIdentifier("1.2.3")
+    large = x509.Extension(kind, False, x509.UnrecognizedExtension(kind, bytes(40_000)))
+    issuer = authority().issue("CA", ca=True, extra=[constraints(100, lambda value: value)])
+    assert not costs.too_much(read([issuer.issue(hosts=["a.example"]), issuer]))
+    assert costs.too_much(read([issuer.issue(hosts=["a.example"], extra=[large]), issuer]))
+
+
 def test_mailboxes() -> None:
     """Names for internationalized mail take a hundred times as long to compare as others."""
     kind = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import resource
 import socket
 import ssl
 from base64 import b64encode
@@ -200,6 +201,16 @@ def test_addresses_of_this_machine(address: str, here: bool) -> None:
     assert download._is_local(ipaddress.ip_address(address)) is here
 
 
+def test_address_of_which_nothing_can_be_said() -> None:
+    """Without a file to ask with it may be this machine's, and so one of our own listeners."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert download._is_local(ipaddress.ip_address("192.0.2.1"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_own_public_address(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for a stranger: a firewall may keep others from what we can reach there."""
     names.addresses = {"self.test": ["8.8.4.4"]}
@@ -313,7 +324,8 @@ def test_407(ca: CaIssuersServer, credentials: str, words: str) -> None:
 def test_unreachable_proxy(names: Names) -> None:
     """The reason speaks of the proxy and the option, and not of the caIssuers server."""
     port = int(dead_url("").rpartition(":")[2])
-    with pytest.raises(DownloadError) as error:
+    # What is remembered of a URL for a minute is a DownloadError that is no NotTried.
+    with pytest.raises(NotTried) as error:
         get("http://ca.example/", proxied(port, "me:secret"))
     words = "was not tried (the proxy could not be reached (Connection refused); aia_proxy)"
     assert str(error.value) == words

@@ -3,6 +3,7 @@ broken here once, in a path that is good in every other way."""
 
 import gc
 import ipaddress
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -490,3 +491,16 @@ def test_openssl_without_a_chain(root: Issued, monkeypatch: pytest.MonkeyPatch) 
     leaf = crypto.load_certificate(crypto.FILETYPE_ASN1, root.issue().der)
     chain, fault = openssl.verify(openssl.store_of([], partial=False), [leaf])
     assert (chain, fault) == ([], Fault.of(errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 0))
+
+
+def test_few_large_certificates_are_kept(root: Issued) -> None:
+    """OpenSSL takes up to fifty times the room of what it has read, and anybody may send it."""
+    large = [
+        Certificate(root.issue(hosts=[f"{host}.example" for host in range(300)]).der)
+        for _ in range(20)
+    ]
+    loaded = [weakref.ref(openssl.to_openssl(certificate)) for certificate in large]
+    gc.collect()
+    assert sum(each() is not None for each in loaded) == 4
+    small = Certificate(root.issue().der)
+    assert openssl.to_openssl(small) is openssl.to_openssl(small)
