@@ -334,7 +334,7 @@ def test_unreachable_proxy(names: Names) -> None:
         "unknown.test": "could not be reached (Name or service not known)",
         "none.test": "has no address",
     }.items():
-        with pytest.raises(DownloadError) as error:
+        with pytest.raises(NotTried) as error:
             get("http://ca.example/", Server("a", proxy=Proxy("http", host, 1)))
         assert str(error.value) == f"was not tried (the proxy {reason}; aia_proxy)"
 
