@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import anchors, errors, openssl
+from mitmproxy_aia import anchors, errors, loaded, openssl
 from mitmproxy_aia.anchors import Anchors, anchors_of
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.rehearsal import at_level
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Certificate]:
     def counted(
         store: crypto.X509Store, chain: list[crypto.X509], known: list[crypto.X509]
     ) -> openssl.Result:
-        seen.append(openssl.from_openssl(chain[0]))
+        seen.append(loaded.from_openssl(chain[0]))
         return verify(store, chain, known)
 
     monkeypatch.setattr(openssl, "verify", counted)
@@ -159,10 +159,10 @@ def test_only_what_the_store_has_is_kept(root: Issued) -> None:
     kept = anchors_of(context)._above
     [anchor] = {above[-1] for above in kept.values()}
     assert anchor is not None
-    assert openssl.der_of(anchor) == root.der
+    assert loaded.der_of(anchor) == root.der
     assert [*kept.items()] == [(certificate, (None, anchor)) for certificate in certificates]
     for certificate in certificates:
-        asked = openssl.to_openssl(certificate)
+        asked = loaded.to_openssl(certificate)
         assert anchors_of(context).above(certificate) == [asked, anchor]
 
 
@@ -175,7 +175,7 @@ def test_an_anchor_is_its_own(root: Issued) -> None:
     assert anchor is not None
     store = context.get_cert_store()
     assert store
-    again, _ = openssl.verify(store, [openssl.to_openssl(Certificate(root.der))])
+    again, _ = openssl.verify(store, [loaded.to_openssl(Certificate(root.der))])
     assert openssl.place_of(anchor) == openssl.place_of(again[0])
 
 

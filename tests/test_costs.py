@@ -16,7 +16,8 @@ from cryptography.x509.oid import ExtensionOID
 from mitmproxy_aia import costs
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
-from mitmproxy_aia.openssl import store_of, to_openssl, verify
+from mitmproxy_aia.loaded import to_openssl
+from mitmproxy_aia.openssl import store_of, verify
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, Proxy, TlsServer, authority, curl, der
 from tests.lab.keys import KeyKind, slow_rsa

@@ -15,7 +15,7 @@ from mitmproxy.proxy import commands, context, events, layers
 from mitmproxy.proxy.layers import tls as tls_layers
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import handshake, openssl, pausing
+from mitmproxy_aia import handshake, loaded, openssl, pausing
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.handshake import cipher_string
@@ -248,7 +248,7 @@ def test_the_trust_store_is_not_asked_what_it_has_just_said(
     verify = openssl.verify
 
     def counted(store: Any, chain: Any, known: Any = ()) -> openssl.Result:
-        asked.append(openssl.from_openssl(chain[0]))
+        asked.append(loaded.from_openssl(chain[0]))
         return verify(store, chain, known)
 
     monkeypatch.setattr(openssl, "verify", counted)
@@ -494,13 +494,13 @@ def test_presented_certificates_that_cannot_be_read(
 def test_security_level(ciphers: list[str], tls_version_min: str, level: int | None) -> None:
     """@SECLEVEL in the ciphers, as OpenSSL reads it, or what TlsConfig takes without any."""
     root = authority(key="ec384")
-    store = openssl.store_of([openssl.to_openssl(Certificate(root.der))], partial=False)
+    store = openssl.store_of([loaded.to_openssl(Certificate(root.der))], partial=False)
     given = cipher_string(tuple(ciphers), tls_version_min)
     # Of 80, 112, 128 and 192 bits: levels 1, 2, 3 and 4, the configuration's being 2.
     keys: list[tuple[KeyKind, int]] = [("rsa1024", 1), ("rsa2048", 2), ("ec256", 3), ("ec384", 4)]
     for key, strength in keys:
         leaf = root.issue(key=key, digest="sha384")
-        _, fault = rehearse(store, [openssl.to_openssl(Certificate(leaf.der))], given)
+        _, fault = rehearse(store, [loaded.to_openssl(Certificate(leaf.der))], given)
         assert (fault is None) == (strength >= (2 if level is None else level))
 
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import errors, openssl, rehearsal
+from mitmproxy_aia import errors, loaded, openssl, rehearsal
 from mitmproxy_aia.openssl import Chain, Fault, store_of
 from mitmproxy_aia.rehearsal import at_level, rehearse
 from tests.lab import Issued, authority
@@ -25,7 +25,7 @@ def trusting(*anchors: Issued, partial: bool = False) -> crypto.X509Store:
 
 
 def ders(chain: Chain) -> list[bytes]:
-    return [openssl.from_openssl(certificate).der for certificate in chain]
+    return [loaded.from_openssl(certificate).der for certificate in chain]
 
 
 @pytest.mark.parametrize("key", ["rsa2048", "ec256", "ed25519"])

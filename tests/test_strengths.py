@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import errors, openssl, rehearsal, strengths, verification
+from mitmproxy_aia import errors, loaded, openssl, rehearsal, strengths, verification
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.rehearsal import at_level
 from mitmproxy_aia.verification import Verifier
@@ -89,7 +89,7 @@ def test_the_time_is_asked_each_time(root: Issued) -> None:
     leaf = ca.issue(valid=(now - datetime.timedelta(days=1), now + datetime.timedelta(days=1)))
     assert verifier(context).judge(path(leaf, ca)).verified
     later = Certificate(leaf.der).not_after + datetime.timedelta(seconds=1)
-    store = openssl.store_of([openssl.to_openssl(Certificate(root.der))], partial=False, at=later)
+    store = openssl.store_of([loaded.to_openssl(Certificate(root.der))], partial=False, at=later)
     verdict = Verifier(store, ciphers=LEVEL_2, at=later).judge(path(leaf, ca))
     assert refused(verdict) == errors.CERT_HAS_EXPIRED
 
@@ -140,4 +140,4 @@ def test_the_memory_is_that_of_openssl(root: Issued) -> None:
     for known in (x509s, x509s[::-1], []):
         built, fault = openssl.verify(store, x509s[:1], known)
         assert fault is None
-        assert [openssl.from_openssl(each).der for each in built] == [ca.der, root.der]
+        assert [loaded.from_openssl(each).der for each in built] == [ca.der, root.der]

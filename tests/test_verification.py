@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import errors, openssl
+from mitmproxy_aia import errors, loaded, openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.rehearsal import at_level
@@ -448,14 +448,14 @@ def test_certificate_that_openssl_cannot_parse(
     ca = root.issue("CA", ca=True)
     leaf = ca.issue()
 
-    parse, readable = openssl.to_openssl, [Certificate(ca.der)]
+    parse, readable = loaded.to_openssl, [Certificate(ca.der)]
 
     def refuse(certificate: Certificate) -> crypto.X509:
         if certificate in readable:
             return parse(certificate)
         raise crypto.Error([])
 
-    monkeypatch.setattr(openssl, "to_openssl", refuse)
+    monkeypatch.setattr(loaded, "to_openssl", refuse)
     verdict = verifier_for(root).judge(path(leaf, ca))
     assert (verdict.verified, verdict.fault) == (None, Fault.of(errors.UNSPECIFIED, 1))
     readable.clear()
@@ -499,8 +499,8 @@ def test_few_large_certificates_are_kept(root: Issued) -> None:
         Certificate(root.issue(hosts=[f"{host}.example" for host in range(300)]).der)
         for _ in range(20)
     ]
-    loaded = [weakref.ref(openssl.to_openssl(certificate)) for certificate in large]
+    kept = [weakref.ref(loaded.to_openssl(certificate)) for certificate in large]
     gc.collect()
-    assert sum(each() is not None for each in loaded) == 4
+    assert sum(each() is not None for each in kept) == 4
     small = Certificate(root.issue().der)
-    assert openssl.to_openssl(small) is openssl.to_openssl(small)
+    assert loaded.to_openssl(small) is loaded.to_openssl(small)

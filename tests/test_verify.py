@@ -300,7 +300,7 @@ def test_what_openssl_cannot_read(
         raise crypto.Error
 
     file = saved(verify.folder, world.root.issue().pem)
-    monkeypatch.setattr("mitmproxy_aia.openssl.to_openssl", to_openssl)
+    monkeypatch.setattr("mitmproxy_aia.loaded.to_openssl", to_openssl)
     result = verify(file)
     assert result.status == 3
     assert "holds a certificate that OpenSSL cannot read" in result.out

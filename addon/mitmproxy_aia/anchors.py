@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from OpenSSL import SSL, crypto
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.openssl import Chain, place_of, to_openssl
+from mitmproxy_aia.loaded import to_openssl
+from mitmproxy_aia.openssl import Chain, place_of
 
 CAPACITY = 500
 """Issuers for one trust store. Of the web's some 1,900 a proxy meets few."""

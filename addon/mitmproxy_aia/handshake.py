@@ -23,13 +23,13 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.errors import UNABLE_TO_GET_ISSUER_CERT_LOCALLY, curable
 from mitmproxy_aia.formats import presented
+from mitmproxy_aia.loaded import unparsed
 from mitmproxy_aia.openssl import (
     Built,
     error_text,
     forgive,
     is_forgiving,
     presented_to,
-    unparsed,
     verified_intermediates,
 )
 from mitmproxy_aia.pausing import Commands, Objection, Watcher

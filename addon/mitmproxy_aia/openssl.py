@@ -22,9 +22,6 @@ from mitmproxy_aia.certificates import Certificate
 _lib: Any = SSL._lib  # type: ignore[attr-defined] # has no types
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined] # has no types
 
-MAX_SMALL = 4 * 1024
-"""Bytes of a certificate that is kept for others as OpenSSL has read it; most have 2,000."""
-
 # OpenSSL's names for what it finds at depth 0 and for the same fault further up.
 _OTHER_ABOVE_THE_LEAF = {
     errors.DEPTH_ZERO_SELF_SIGNED_CERT: errors.SELF_SIGNED_CERT_IN_CHAIN,
@@ -278,11 +275,6 @@ def _verified(good: int, context: Any) -> int:
     return 1
 
 
-def unparsed(chain: Iterable[crypto.X509]) -> list[Certificate]:
-    """The same certificates, not yet looked into."""
-    return [Certificate(der_of(each)) for each in chain]
-
-
 # An exception would be a refusal.
 _on_verify = _ffi.callback("int (*)(int, X509_STORE_CTX *)", _verified, error=0)
 
@@ -307,37 +299,3 @@ def _assert(result: int) -> None:
     if result != 1:
         clear_errors()
         raise RuntimeError("OpenSSL refused a verification parameter")
-
-
-def to_openssl(certificate: Certificate) -> crypto.X509:
-    """Raises crypto.Error if OpenSSL cannot parse it."""
-    return (_small if len(certificate.der) <= MAX_SMALL else _large)(certificate)
-
-
-def _load(certificate: Certificate) -> crypto.X509:
-    loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, certificate.der)
-    _ders[loaded] = certificate.der
-    return loaded
-
-
-# Certificates that were used lately. OpenSSL takes up to fifty times the room of what it has read.
-_small = functools.lru_cache(maxsize=256)(_load)
-_large = functools.lru_cache(maxsize=4)(_load)
-
-_ders: weakref.WeakKeyDictionary[crypto.X509, bytes] = weakref.WeakKeyDictionary()
-
-
-def der_of(certificate: crypto.X509) -> bytes:
-    """The certificate in DER. It is kept as long as the object."""
-    der = _ders.get(certificate)
-    if der is None:
-        der = _ders[certificate] = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-    return der
-
-
-def from_openssl(certificate: crypto.X509) -> Certificate:
-    der = der_of(certificate)
-    try:
-        return Certificate.from_der(der)
-    except ValueError:
-        return Certificate(der)  # An anchor that only OpenSSL can read.

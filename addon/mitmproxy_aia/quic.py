@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mitmproxy.proxy.layers.quic import QuicTlsData, QuicTlsSettings, ServerQuicLayer
 from OpenSSL import crypto
 
-from mitmproxy_aia import errors, openssl, pausing
+from mitmproxy_aia import errors, loaded, openssl, pausing
 from mitmproxy_aia.certificates import UNREADABLE, Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.formats import presented
@@ -213,11 +213,11 @@ class _Handshake:
     def verified_intermediates(self) -> Sequence[Certificate]:
         """Of the path that aioquic, which does not tell, must have found; unless OpenSSL would
         not have taken it in a handshake."""
-        chain = [*map(openssl.to_openssl, self.presented())]
+        chain = [*map(loaded.to_openssl, self.presented())]
         built, fault = openssl.verify(self._trust_store(), chain)
         if fault is not None:
             return ()
-        path = tuple(openssl.from_openssl(certificate) for certificate in built[:-1])
+        path = tuple(loaded.from_openssl(certificate) for certificate in built[:-1])
         return (self._make(Verifier).judge(path).verified or ())[1:-1]
 
     def refuse(self, objection: Objection) -> Commands:

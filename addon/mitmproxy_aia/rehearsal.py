@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import errors, openssl
+from mitmproxy_aia import errors, loaded, openssl
 from mitmproxy_aia.openssl import Chain, Fault, Result
 
 # TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 is good enough for every security level. That it may
@@ -93,7 +93,7 @@ def _perform(
     seen.clear()
     connection = SSL.Connection(context)
     connection.set_connect_state()
-    connection.bio_write(_flight([*map(openssl.der_of, chain)]))
+    connection.bio_write(_flight([*map(loaded.der_of, chain)]))
     end = ""
     # It ends in one way or another: at the chain, at a cipher that does not suit it, or
     # because we have no more to say. What libssl thinks of the chain is known by then.

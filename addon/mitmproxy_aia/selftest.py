@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 
-from mitmproxy_aia import errors, openssl
+from mitmproxy_aia import errors, loaded, openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.rehearsal import at_level, rehearse
 
@@ -47,7 +47,7 @@ _STRANGER = _certificate(
 
 def wrong_verdict() -> str | None:
     """Words for a verdict that is not what it has to be, or None. Takes some 3 ms."""
-    leaf, anchors = openssl.to_openssl(_LEAF), [openssl.to_openssl(_ROOT)]
+    leaf, anchors = loaded.to_openssl(_LEAF), [loaded.to_openssl(_ROOT)]
     for level, trusted, code in (
         (3, anchors, 0),
         # 192 bits of strength: the keys have them, the signature has 128.

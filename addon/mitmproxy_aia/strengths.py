@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from OpenSSL import crypto
 
-from mitmproxy_aia.openssl import der_of
+from mitmproxy_aia.loaded import der_of
 
 CAPACITY = 1_000
 """Chains. One is for each leaf, and takes as many bytes as its certificates in DER."""

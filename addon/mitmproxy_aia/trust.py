@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import certifi
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import openssl
+from mitmproxy_aia import loaded, openssl
 from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.names import printable
 from mitmproxy_aia.rejections import Identity, rejected_in
@@ -66,7 +66,7 @@ class Trust:
         try:
             # OpenSSL reads PEM only.
             for certificate in read_certificates(data):
-                store.add_cert(openssl.to_openssl(certificate))
+                store.add_cert(loaded.to_openssl(certificate))
         except (ValueError, crypto.Error) as error:
             openssl.clear_errors()
             raise OSError(f"{shown} holds no trusted roots: it {error}") from error

@@ -28,7 +28,7 @@ from typing import Any
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import costs, errors, openssl, strengths
+from mitmproxy_aia import costs, errors, loaded, openssl, strengths
 from mitmproxy_aia.anchors import Anchors, anchors_of
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.openssl import Chain, Fault, Result, error_text
@@ -140,8 +140,8 @@ class Verifier:
                 self._steps[step] = _too_much(1)
                 return self._steps[step]
             try:
-                trusted = openssl.store_of([openssl.to_openssl(issuer)], partial=True, at=self._at)
-                _, self._steps[step] = self._verify(trusted, [openssl.to_openssl(certificate)])
+                trusted = openssl.store_of([loaded.to_openssl(issuer)], partial=True, at=self._at)
+                _, self._steps[step] = self._verify(trusted, [loaded.to_openssl(certificate)])
             except crypto.Error:
                 self._steps[step] = openssl.unreadable(1)
         return self._steps[step]
@@ -171,11 +171,11 @@ class Verifier:
             return Verdict(None, fault.raised_by(top), not fault.self_signed)
         if (rejected := self._rejection(path)) is not None:
             return Verdict(None, rejected, False)
-        whole = [*map(openssl.to_openssl, path[:-1]), *above]
+        whole = [*map(loaded.to_openssl, path[:-1]), *above]
         # The last of `above` is the anchor, be it the only one.
         verified, fault = self._check(whole, above[1:] or above)
         if fault is None:
-            good = tuple(map(openssl.from_openssl, verified))
+            good = tuple(map(loaded.from_openssl, verified))
             for depth, issuer in enumerate(good[1:], 1):
                 if self._rejected and issuer.identity in self._rejected:
                     return Verdict(None, Fault.of(errors.CERT_REJECTED, depth), False)
@@ -199,7 +199,7 @@ class Verifier:
 
     def _look_above(self, certificate: Certificate) -> Result:
         try:
-            chain, fault = self._verify(self._store, [openssl.to_openssl(certificate)])
+            chain, fault = self._verify(self._store, [loaded.to_openssl(certificate)])
         except crypto.Error:
             return [], openssl.unreadable(0)
         if fault is not None and 0 < fault.depth == len(chain) - 1:
@@ -220,7 +220,7 @@ class Verifier:
         depths = {certificate.identity: depth for depth, certificate in enumerate(path)}
         for below, certificate in enumerate(path[:-1]):
             for height, trusted in enumerate(self._found_above(certificate)[0][1:], 1):
-                issuer = openssl.from_openssl(trusted)
+                issuer = loaded.from_openssl(trusted)
                 depth = depths.get(issuer.identity)
                 if depth is None and height == 1:
                     step = self.step(certificate, issuer)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import costs, openssl
+from mitmproxy_aia import costs, loaded, openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Server
 from mitmproxy_aia.inspection.results import Link
@@ -139,7 +139,7 @@ class _Notes:
     def take(self, code: int, depth: int, built: openssl.Built) -> bool:
         if not self.faults:
             # OpenSSL would now verify the rest of the chain, and inside mitmproxy all would wait.
-            self.too_much = costs.too_much(openssl.unparsed(built()))
+            self.too_much = costs.too_much(loaded.unparsed(built()))
         self.faults[Fault.of(code, depth)] = None
         # It goes on, so that all is known that is wrong. Nothing is sent over this connection.
         return not self.too_much

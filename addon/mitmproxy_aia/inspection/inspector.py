@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from OpenSSL import SSL, crypto
 
-from mitmproxy_aia import openssl
+from mitmproxy_aia import loaded, openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Proxy
 from mitmproxy_aia.inspection.client import How, Resolve, Unreachable, ask
@@ -84,5 +84,5 @@ class Inspector:
         context = self._trust.context(at=self._at)
         store = store_of(context)
         openssl.ask_for_servers(store, openssl.parameters_of(connection))
-        built, faults = objections(store, [*map(openssl.to_openssl, chain)], "")
-        return Exhibit(tuple(chain), faults, tuple(map(openssl.from_openssl, built)), verifier)
+        built, faults = objections(store, [*map(loaded.to_openssl, chain)], "")
+        return Exhibit(tuple(chain), faults, tuple(map(loaded.from_openssl, built)), verifier)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import httpcore
 from OpenSSL import SSL
 
-from mitmproxy_aia import openssl
+from mitmproxy_aia import loaded, openssl
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.costs import too_much
 from mitmproxy_aia.egress import Proxy, Server
@@ -123,7 +123,7 @@ class _TlsStream(httpcore.AsyncNetworkStream):
         if not self._undecided or not curable(code, depth):
             self._final = error_text(code)
             return False
-        if not self._forgiven and too_much(openssl.unparsed(built())):
+        if not self._forgiven and too_much(loaded.unparsed(built())):
             # OpenSSL would now verify the rest of the chain, though that leads nowhere.
             self._final = f"{error_text(code)}, and its chain would take too long to verify"
             return False
