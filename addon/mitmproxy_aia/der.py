@@ -1,4 +1,4 @@
-"""Just enough DER to find an element in a certificate."""
+"""Just enough DER to find an element in a certificate, and to write one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def elements(data: bytes) -> list[bytes]:
 def content(element: bytes) -> bytes:
     start, end = _header(element)
     return element[start:end]
+
+
+def encoded(tag: int, inside: bytes) -> bytes:
+    """The element with that content."""
+    size = len(inside)
+    if size < _LONG:
+        return bytes([tag, size]) + inside
+    length = size.to_bytes((size.bit_length() + 7) // 8)
+    return bytes([tag, _LONG | len(length)]) + length + inside
 
 
 def _header(data: bytes, start: int = 0) -> tuple[int, int]:

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
-
+from mitmproxy_aia import pkcs7
 from mitmproxy_aia.certificates import Certificate
-
-# As in `certificates`: what `cryptography` has to say of a stranger's BER is for nobody.
-warnings.filterwarnings("ignore", module=re.escape(__name__))
 
 _PEM_BLOCK = re.compile(
     rb"-----BEGIN (?P<label>[A-Z0-9# ]+)-----(?P<body>[^-]*)-----END (?P=label)-----"
@@ -68,12 +61,9 @@ def _read_der(data: bytes) -> tuple[Certificate, ...]:
         return (Certificate.from_der(data),)
     except ValueError as error:
         damage = error
-    # With all that it imports for e-mails, which nobody waits for who never needs it.
-    from cryptography.hazmat.primitives.serialization import pkcs7
-
     try:
-        bundle = pkcs7.load_der_pkcs7_certificates(data)
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        bundle = pkcs7.certificates_in(data)
+    except ValueError:
         raise ValueError(f"is a damaged certificate ({damage})") from damage
     found = tuple(dict.fromkeys(_readable(bundle)))
     if not found:
@@ -81,10 +71,10 @@ def _read_der(data: bytes) -> tuple[Certificate, ...]:
     return found
 
 
-def _readable(bundle: list[x509.Certificate]) -> Iterator[Certificate]:
-    for certificate in bundle:
+def _readable(ders: Iterable[bytes]) -> Iterator[Certificate]:
+    for der in ders:
         try:
-            yield Certificate.from_der(certificate.public_bytes(Encoding.DER))
+            yield Certificate.from_der(der)
         except ValueError:
             continue
 

@@ -66,9 +66,6 @@ class LateDownloader:
 
 
 def _import() -> type[Downloader]:
-    # Of all that can be downloaded, PKCS#7 is what takes longest to import.
-    import cryptography.hazmat.primitives.serialization.pkcs7  # noqa: F401 -- for the first reader
-
     from mitmproxy_aia.sources.download import Downloader
 
     return Downloader
