@@ -1,6 +1,7 @@
 """Who computes for long does so in turns, and everybody else has his in between."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 
@@ -11,7 +12,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
-from mitmproxy_aia.slices import Slices, moment
+from mitmproxy_aia.slices import Slices, at_once, moment
 from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued
@@ -157,6 +158,73 @@ def test_many_completions_at_once(root: Issued, monkeypatch: pytest.MonkeyPatch)
     assert {*range(len(chains))} == set.union(*worked.values())
     assert len(worked) > 20
     assert {len(owners) for owners in worked.values()} == {1}
+
+
+def test_what_is_done_at_once() -> None:
+    """All who do something in one round of the event loop share their time, and in the next it is
+    there again."""
+
+    def use(seconds: float) -> float:
+        began = time.thread_time()
+        with at_once(60.0) as ends:
+            left = ends - time.thread_time()
+            while time.thread_time() < began + seconds:
+                pass
+        return left
+
+    async def main() -> None:
+        for _ in range(2):
+            first, second, third = use(0.02), use(0.02), use(0.0)
+            assert 60.0 > first > second + 0.015 > third + 0.03 > 59.0
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert use(0.02) == pytest.approx(use(0.0), abs=0.01)
+
+
+def use_up(seconds: float) -> None:
+    with at_once(seconds) as ends:
+        while time.thread_time() < ends:
+            pass
+        raise ZeroDivisionError
+
+
+def test_it_is_used_up() -> None:
+    """Then nothing is left, and nothing is owed. An error does not change that."""
+
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError):
+            use_up(0.02)
+        for _ in range(2):
+            now = time.thread_time()
+            with at_once(0.02) as ends:
+                assert now <= ends <= time.thread_time()
+
+    asyncio.run(main())
+
+
+def test_chains_that_come_at_the_same_moment(root: Issued) -> None:
+    """Where one has taken long, the others wait for their turn, and do at once what takes next to
+    nothing. In the next round of the event loop there is time again."""
+    issuer = root.issue("CA", ca=True)
+    chain = certificates(issuer.issue(), issuer.issue(), issuer)
+    alone, limits = chain[:1], Limits(slice=0.2)
+
+    def verified_at_once(chain: Sequence[Certificate], *known: Issued) -> bool:
+        sources = [Shelf(known=known)]
+        completion = Completion(chain, verifier_for(root), sources, limits)
+        return completion.complete_at_once().verified
+
+    async def main() -> None:
+        assert verified_at_once(chain)
+        with pytest.raises(ZeroDivisionError):
+            use_up(0.2)
+        assert not verified_at_once(chain)
+        assert verified_at_once(alone, issuer)
+        await asyncio.sleep(0)
+        assert verified_at_once(chain)
+
+    asyncio.run(main())
 
 
 def test_what_arrives_is_taken_up_in_slices(root: Issued) -> None:

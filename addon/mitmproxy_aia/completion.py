@@ -22,7 +22,7 @@ from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.search import Judge, Search
-from mitmproxy_aia.slices import Slices
+from mitmproxy_aia.slices import Slices, at_once
 from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource
 
 PRESENTED = "the server"
@@ -110,11 +110,12 @@ class Completion:
         self._computed = 0.0
 
     def complete_at_once(self) -> Outcome:
-        """Tries what is known locally, without waiting for anything."""
-        slice_ends = time.thread_time() + self._limits.slice
-        for _ in self._work():
-            if time.thread_time() >= slice_ends:
-                break
+        """Tries what is known locally, without waiting for anything. What takes longer, or comes
+        with many others, is left to `complete`."""
+        with at_once(self._limits.slice) as slice_ends:
+            for _ in self._work():
+                if time.thread_time() >= slice_ends:
+                    break
         return self._outcome()
 
     async def complete(self) -> Outcome:

@@ -8,7 +8,9 @@ many slices as there are of them, and all other connections would have to wait t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -53,6 +55,31 @@ class _Moments:
 
 
 _moments: WeakKeyDictionary[asyncio.AbstractEventLoop, _Moments] = WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def at_once(seconds: float) -> Iterator[float]:
+    """For those who cannot wait for a turn: what is done in here takes its time from `seconds` that
+    all of them have together in a round of the event loop. Gives the time.thread_time() at which
+    that is used up, which for who comes last is now."""
+    began = time.thread_time()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # nobody has to wait
+        yield began + seconds
+        return
+    used = _used_at_once.get(loop)
+    if used is None:
+        used = _used_at_once[loop] = 0.0
+        loop.call_soon(_used_at_once.pop, loop)
+    try:
+        yield began + max(0.0, seconds - used)
+    finally:
+        _used_at_once[loop] = used + time.thread_time() - began
+
+
+_used_at_once: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+"""Seconds, in this round."""
 
 
 class Slices:
