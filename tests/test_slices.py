@@ -104,15 +104,30 @@ def test_moments_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(main()) == "abc" * 3
 
 
-def test_alone_it_goes_on_in_the_next_round() -> None:
-    async def main() -> list[int]:
-        rounds, done = Rounds(), list[tuple[int, str]]()
-        await work("a", rounds, done, 5)
-        rounds.stop()
-        return [number for number, _ in done]
+def test_others_have_as_much_time() -> None:
+    """A slice that took long is followed by a pause as long, also if nobody else computes. Before
+    the first slice there is none, nor after the last."""
 
-    numbers = asyncio.run(main())
-    assert numbers == [*range(numbers[0], numbers[0] + 5)]
+    async def main() -> None:
+        mine = Slices()
+        for used in (0.02, 0.001, 0.05):
+            await mine.next()
+            ends = time.thread_time() + used
+            while time.thread_time() < ends:
+                pass
+            over = time.monotonic()
+            await mine.next()
+            # To the resolution of the event loop's clock.
+            assert time.monotonic() - over > used - 0.001
+        mine.over()
+        rounds = Rounds()
+        await asyncio.sleep(0)
+        before = rounds.number
+        await Slices().next()
+        assert rounds.number == before + 1
+        rounds.stop()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("when", range(4))

@@ -26,5 +26,5 @@ class Limits:
     """Signature checks."""
     computing: float = 1.0
     """Seconds of CPU time for all searching together. Honest chains take some milliseconds."""
-    slice: float = 0.01
+    slice: float = 0.005
     """Seconds of CPU time spent until the event loop gets its turn."""

@@ -1,8 +1,9 @@
-"""Computing in slices, of which the event loop does one and then everything else.
+"""Computing in slices, of which the event loop does one and then, for as long, everything else.
 
 A server can make its completion compute for as long as the limits allow, and many servers as many
 completions. If each did its slice whenever the event loop comes round, a round would take as
-many slices as there are of them, and all other connections would have to wait that long.
+many slices as there are of them, and all other connections would have to wait that long; and a
+single request takes a dozen rounds.
 """
 
 from __future__ import annotations
@@ -89,15 +90,17 @@ class Slices:
     def __init__(self) -> None:
         self._lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         self._held = False
+        self._began = 0.0
 
     async def next(self) -> None:
         """Returns when it is our turn, at the earliest when the event loop comes round."""
         # Ours lasts until then, so that nobody else begins in the same round.
-        await asyncio.sleep(0)
+        await asyncio.sleep(time.thread_time() - self._began if self._held else 0)
         self.over()
         # Who waits gets it in the order of arrival.
         await self._lock.acquire()
         self._held = True
+        self._began = time.thread_time()
 
     def over(self) -> None:
         if self._held:
