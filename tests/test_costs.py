@@ -19,6 +19,7 @@ from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.loaded import to_openssl
 from mitmproxy_aia.openssl import store_of, verify
 from mitmproxy_aia.verification import Verifier
+from tests.faulty_chains import explicit_curve
 from tests.lab import Issued, Proxy, TlsServer, authority, curl, der
 from tests.lab.keys import KeyKind, slow_rsa
 from tests.lab.rewriting import KEY, rewritten
@@ -301,6 +302,47 @@ def test_key_by_another_name() -> None:
     usual, other = bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d01010b")
     certificate = Certificate(slow.replace(usual, other))
     assert costs.too_much([certificate] * 2)
+
+
+def spelt_out(issued: Issued, *, generator: bytes, key: bytes) -> Certificate:
+    """With a curve that is spelt out. The points are written as they are, or in a short form that
+    begins with these bytes."""
+    algorithm, bits = der.elements(explicit_curve(issued))
+    kind, parameters = der.elements(algorithm)
+    fields = der.elements(parameters)
+    points = [fields[3][2:], bits[3:]]
+    for number, form in enumerate([generator, key]):
+        if form:
+            points[number] = form + points[number][1:33]
+    fields[3] = der.encode(4, points[0])
+    algorithm = der.encode(der.SEQUENCE, kind, der.encode(der.SEQUENCE, *fields))
+    info = der.encode(der.SEQUENCE, algorithm, der.encode(der.BIT_STRING, b"\x00", points[1]))
+    return Certificate.from_der(rewritten(issued, KEY, info))
+
+
+@pytest.mark.parametrize("generator", [b"", b"\x02", b"\x03"])
+@pytest.mark.parametrize("key", [b"", b"\x02", b"\x03"])
+def test_curves_that_are_spelt_out(generator: bytes, key: bytes) -> None:
+    """Others have the curve that makes it hard to tell the rest of a point in short form. To read
+    such a key takes long, so that OpenSSL is not even asked what is above it."""
+    root = authority()
+    certificate = spelt_out(root.issue("CA", ca=True), generator=generator, key=key)
+    short = bool(generator or key)
+    assert costs.too_much([certificate]) == short
+    verifier = Verifier(store_of([to_openssl(Certificate(root.der))], partial=False))
+    fault = verifier.above(certificate)
+    assert fault is not None
+    assert (fault.text == "certificates that would take too long to verify") == short
+    assert verifier.signatures == (not short)
+
+
+def test_curves_that_are_spelt_out_in_ber() -> None:
+    """What cannot be read may be in short form."""
+    issued = authority()
+    algorithm, bits = der.elements(explicit_curve(issued))
+    for encode in BER.values():
+        info = der.encode(der.SEQUENCE, encode(algorithm), bits)
+        assert costs.too_much([Certificate(rewritten(issued, KEY, info))])
 
 
 def test_judged_without_asking_openssl() -> None:

@@ -198,6 +198,8 @@ class Verifier:
         return self._above[certificate]
 
     def _look_above(self, certificate: Certificate) -> Result:
+        if costs.too_much([certificate]):
+            return [], _too_much(0)
         try:
             chain, fault = self._verify(self._store, [loaded.to_openssl(certificate)])
         except crypto.Error:
