@@ -187,7 +187,7 @@ def as_it_is(text: str, limit: int = 200) -> str:
         ("completion", Completion, "_look_up", keep_what_is_looked_up, "something was kept"),
         ("completion", AiaSource, "close", lambda _self: None, "tasks are left"),
         ("completion", AiaSource, "_flight", share_whatever_flies, "for a server in the private"),
-        ("completion", completion, "GRACE", 1_000.0, r"^\d+0\.0 s"),
+        ("completion", completion, "GRACE", 1_000.0, r"^\d+0\.\d+ s"),
         ("egress", egress, "classify", everything_is_public, "more public place|never"),
         ("egress", egress, "bare", lambda each: each, "itself|denied"),
         ("egress", egress, "BAD_PORTS", frozenset[int](), "not a port for HTTP"),
