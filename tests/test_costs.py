@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 
-from mitmproxy_aia import costs
+from mitmproxy_aia import comparisons, costs
+from mitmproxy_aia import der as der_reader
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.loaded import to_openssl
@@ -104,7 +105,7 @@ def test_other_keys() -> None:
 @pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x00", b"\x30\x02\x30\x00", b"\x30\x84" * 9])
 def test_damaged(data: bytes) -> None:
     """What cannot be read costs as much as there may be in it: a key on the longest curve."""
-    marked = data + costs._CONSTRAINTS
+    marked = data + comparisons._CONSTRAINTS
     assert 5 < costs.milliseconds([Certificate(data), Certificate(marked)]) < costs.MOST
 
 
@@ -129,7 +130,7 @@ def test_what_only_looks_like_constraints(version: int) -> None:
         lookalike = der.encode(
             der.SEQUENCE, der.encode(der.SEQUENCE, *der.elements(tbs)[1:7]), *signed
         )
-    assert costs._CONSTRAINTS in lookalike
+    assert comparisons._CONSTRAINTS in lookalike
     certificate = Certificate(lookalike)
     assert costs.milliseconds([certificate] * 2) == 2 * costs.milliseconds([certificate])
 
@@ -278,22 +279,102 @@ def test_one_long_name(number: int, size: int) -> None:
 
 def test_more_extensions_than_are_looked_through() -> None:
     """They are taken for the worst, which costs us nothing either."""
-    kind = x509.ObjectIdentifier("1.2.3")
-    large = x509.Extension(kind, False, x509.UnrecognizedExtension(kind, bytes(40_000)))
+    large = [unknown(number, bytes(200)) for number in range(der_reader.MAX_ELEMENTS)]
     issuer = authority().issue("CA", ca=True, extra=[constraints(100, lambda value: value)])
     assert not costs.too_much(read([issuer.issue(hosts=["a.example"]), issuer]))
-    assert costs.too_much(read([issuer.issue(hosts=["a.example"], extra=[large]), issuer]))
+    assert costs.too_much(read([issuer.issue(hosts=["a.example"], extra=large), issuer]))
+
+
+def unknown(number: int, value: bytes) -> x509.Extension[Any]:
+    kind = x509.ObjectIdentifier(f"1.2.3.{number}")
+    return x509.Extension(kind, False, x509.UnrecognizedExtension(kind, value))
+
+
+OTHER_NAME, RFC822_NAME, DNS_NAME, URI, IP_ADDRESS = 0xA0, 0x81, 0x82, 0x86, 0x87
+
+
+def compared(name: bytes, constraint: bytes, number: int = 250) -> float:
+    """Milliseconds to compare so many names with as many constraints."""
+    subtree = der.encode(der.SEQUENCE, constraint)
+    value = der.encode(der.SEQUENCE, der.encode(0xA1, *[subtree] * number))
+    kind = ExtensionOID.NAME_CONSTRAINTS
+    extra = [x509.Extension(kind, True, x509.UnrecognizedExtension(kind, value))]
+    issuer = authority().issue("CA", ca=True, extra=extra)
+    names = der.encode(der.SEQUENCE, *[name] * number)
+    kind = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+    extra = [x509.Extension(kind, False, x509.UnrecognizedExtension(kind, names))]
+    return costs.milliseconds(read([issuer.issue(hosts=[], extra=extra), issuer]))
+
+
+def test_kinds_of_names() -> None:
+    """Only names and constraints of one kind are compared, of which some take longer."""
+    email, host, uri, address = (
+        *(der.encode(RFC822_NAME, b"a@b"), der.encode(DNS_NAME, b"a.b")),
+        *(der.encode(URI, b"a:b"), der.encode(IP_ADDRESS, bytes(8))),
+    )
+    all_alike = [compared(each, each) for each in (email, host, address)]
+    assert all(1 < each < 5 for each in all_alike)
+    assert compared(uri, uri) > costs.MOST
+    for one, other in (email, host), (host, uri), (uri, address), (address, email):
+        assert compared(one, other) < 1.5
+    assert compared(host, host, 1_000) > costs.MOST
 
 
 def test_mailboxes() -> None:
-    """Names for internationalized mail take a hundred times as long to compare as others."""
-    kind = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")
-    mailbox = x509.OtherName(kind, der.encode(0x0C, b"@"))
-    names = x509.SubjectAlternativeName([mailbox] * 500)
+    """Names for internationalized mail take a hundred times as long to compare with constraints of
+    mail as others."""
+    kinds = (der.encode(der.OBJECT_IDENTIFIER, comparisons._MAILBOX_NAME[:-1] + last)
+             for last in (b"\x09", b"\x0a"))  # fmt: skip
+    mailbox, other = (
+        der.encode(OTHER_NAME, kind, der.encode(0xA0, der.encode(0x0C, b"@"))) for kind in kinds
+    )
+    mail, host = der.encode(RFC822_NAME, b"xn--a.b"), der.encode(DNS_NAME, b"xn--a.b")
+    assert compared(mailbox, mail, 30) > costs.MOST / 2
+    assert compared(mailbox, host, 30) < 3
+    assert compared(other, mail, 30) < 1
+
+
+def test_mailboxes_in_ber() -> None:
+    """A value may be in pieces, and their object identifier with it."""
+    issuer = authority().issue("CA", ca=True, extra=[constraints(50, lambda value: value)])
+    kind = der.encode(der.OBJECT_IDENTIFIER, comparisons._MAILBOX_NAME)
+    mailbox = der.encode(OTHER_NAME, kind, der.encode(0xA0, der.encode(0x0C, b"@")))
+    names = der.encode(der.SEQUENCE, *[mailbox] * 2_000)
+    oid = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+    extra = x509.Extension(oid, False, x509.UnrecognizedExtension(oid, names))
+    leaf = issuer.issue(hosts=[], extra=[extra])
+    pieces = [der.encode(OCTET_STRING, names[at : at + 7]) for at in range(0, len(names), 7)]
+    in_pieces = der.encode(OCTET_STRING | CONSTRUCTED, *pieces)
+    assert comparisons._MAILBOX_NAME not in in_pieces
+    tbs, *rest = der.elements(leaf.der)
+    *fields, extensions = der.elements(tbs)
+    listed = [
+        der.encode(der.SEQUENCE, *der.elements(each)[:-1], in_pieces) if names in each else each
+        for each in der.elements(der.elements(extensions)[0])
+    ]
+    extensions = der.encode(EXTENSIONS, der.encode(der.SEQUENCE, *listed))
+    tbs = der.encode(der.SEQUENCE, *fields, extensions)
+    chain = [Certificate(der.encode(der.SEQUENCE, tbs, *rest)), Certificate(issuer.der)]
+    assert to_openssl(chain[0]).get_extension_count() > 0
+    assert comparisons._names(chain[0]).mailboxes
+    assert costs.too_much(chain)
+
+
+def test_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every path and step it is asked again, and there may be thousands of names."""
+    looked_at = list[Certificate]()
+    extension = comparisons._extension
+
+    def counted(certificate: Certificate, kind: bytes) -> bytes:
+        looked_at.append(certificate)
+        return extension(certificate, kind)
+
+    monkeypatch.setattr(comparisons, "_extension", counted)
     issuer = authority().issue("CA", ca=True, extra=[constraints(100, lambda value: value)])
-    extra = [x509.Extension(names.oid, False, names)]
-    leaf = issuer.issue(hosts=[], extra=extra)
-    assert costs.too_much(read([leaf, issuer]))
+    chain = read([issuer.issue(), issuer])
+    assert len({costs.milliseconds(chain) for _ in range(5)}) == 1
+    # What constrains, and what is constrained.
+    assert looked_at == [chain[1], *chain]
 
 
 def test_key_by_another_name() -> None:

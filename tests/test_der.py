@@ -2,7 +2,7 @@
 
 import pytest
 
-from mitmproxy_aia.der import content, elements
+from mitmproxy_aia.der import MAX_ELEMENTS, content, elements, encoded
 from tests.lab import der
 
 
@@ -11,6 +11,20 @@ def test_elements() -> None:
     made = [der.encode(der.SET, bytes(size)) for size in (0, 1, 127, 128, 255, 256, 70_000)]
     assert elements(b"".join(made)) == made
     assert [len(content(each)) for each in made] == [0, 1, 127, 128, 255, 256, 70_000]
+
+
+def test_number_of_elements() -> None:
+    """There may be so many, and not one more."""
+    made = [der.encode(der.SET)] * MAX_ELEMENTS
+    assert elements(b"".join(made)) == made
+    with pytest.raises(ValueError, match="has too many elements"):
+        elements(b"".join([*made, *made[:1]]))
+
+
+def test_encoded() -> None:
+    """Of any length, as others encode it."""
+    for size in (0, 1, 127, 128, 255, 256, 70_000):
+        assert encoded(der.SET, bytes(size)) == der.encode(der.SET, bytes(size))
 
 
 CUT_OFF = ["30", "3001", "30820001"]

@@ -13,12 +13,12 @@ for the worst that there may be in so many bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from collections.abc import Collection
 
 from mitmproxy_aia.certificates import Certificate
+from mitmproxy_aia.comparisons import comparisons
 from mitmproxy_aia.der import content, elements
+from mitmproxy_aia.remembered import remembered
 
 MOST = 10.0
 """Milliseconds, on a machine of 2020. Five certificates with keys of RSA 4096 are below 1."""
@@ -43,25 +43,6 @@ _NIST = bytes.fromhex("06096086480165030403")
 _OTHER_KEYS = 1.0
 """Ed25519 and ML-DSA take a tenth, and SLH-DSA some."""
 
-# Object identifiers without tag and length: there are several ways to write these in BER.
-_NAMES = bytes.fromhex("551d11")  # subjectAltName
-_CONSTRAINTS = bytes.fromhex("551d1e")  # nameConstraints
-_EXTENSIONS = 0xA3  # [3] of a TBSCertificate
-_COMPARISON = 1e-5
-_COMPARED_BYTE = 8e-7
-"""Milliseconds for each byte of both: of some kinds of names OpenSSL looks at all of them."""
-# SmtpUTF8Mailbox (RFC 9598), 1.3.6.1.5.5.7.8.9: constraints in Punycode are decoded each time.
-_MAILBOX_NAME = bytes.fromhex("2b06010505070809")
-_MAILBOX = 150
-"""So many times as much. No TLS server has such a name."""
-_MAX_COUNTED = 16 * 1024
-"""Bytes of names that are counted. Beyond that they are taken for as short as they can be."""
-_MAX_READ = 32 * 1024
-"""Bytes of extensions that are looked through."""
-_SHORTEST = 2
-_SHORTEST_ATTRIBUTE = 9
-"""Bytes of an attribute in a subject: each may be a host name or an e-mail address."""
-
 
 def too_much(certificates: Collection[Certificate]) -> bool:
     """Whether a chain of these, in whatever order, might keep others waiting for too long."""
@@ -70,22 +51,12 @@ def too_much(certificates: Collection[Certificate]) -> bool:
 
 def milliseconds(certificates: Collection[Certificate]) -> float:
     """What it would take at most to verify a chain of these, roughly."""
-    return sum(map(_signature, certificates)) + _comparisons(certificates)
+    return sum(map(_signature, certificates)) + comparisons(certificates)
 
 
-_known: WeakKeyDictionary[Certificate, float] = WeakKeyDictionary()
-
-
+@remembered
 def _signature(issuer: Certificate) -> float:
     """Milliseconds to verify one by the key in `issuer`."""
-    # To take a key apart takes a quarter of the time to verify with it.
-    known = _known.get(issuer)
-    if known is None:
-        known = _known[issuer] = _estimate(issuer)
-    return known
-
-
-def _estimate(issuer: Certificate) -> float:
     info = issuer.der
     try:
         info = issuer.public_key
@@ -120,77 +91,3 @@ def _estimate(issuer: Certificate) -> float:
 
 def _curve(bits: int) -> float:
     return 0.6 * (bits / 384) ** 3
-
-
-class _Size(NamedTuple):
-    number: int
-    bytes: int
-
-
-def _comparisons(certificates: Collection[Certificate]) -> float:
-    """Milliseconds for those of each name with each constraint."""
-    constrained = [each for each in certificates if _CONSTRAINTS in each.der]
-    if not constrained:
-        return 0.0
-    constraints = _sum(map(_constraints, constrained))
-    names = _sum(map(_names, certificates))
-    compared = names.number * constraints.bytes + constraints.number * names.bytes
-    taken = names.number * constraints.number * _COMPARISON + compared * _COMPARED_BYTE
-    return taken * (_MAILBOX if any(_MAILBOX_NAME in each.der for each in certificates) else 1)
-
-
-def _sum(sizes: Iterable[_Size]) -> _Size:
-    return _Size(*map(sum, zip(*sizes, strict=True)))
-
-
-def _constraints(certificate: Certificate) -> _Size:
-    try:
-        value = _extension(certificate, _CONSTRAINTS)
-        subtrees = elements(content(value)) if value else []
-    except (ValueError, IndexError):
-        return _as_many(certificate.der)
-    return _sum([_Size(0, 0), *map(_count, subtrees)])
-
-
-def _names(certificate: Certificate) -> _Size:
-    try:
-        subject = certificate.fields[4]
-        alternatives = _extension(certificate, _NAMES)
-    except (ValueError, IndexError):
-        return _as_many(certificate.der)
-    in_subject = _Size(1 + len(subject) // _SHORTEST_ATTRIBUTE, len(subject))
-    return _sum([in_subject, _count(alternatives)])
-
-
-def _extension(certificate: Certificate, kind: bytes) -> bytes:
-    """What should be a SEQUENCE; nothing if there is none. Raises ValueError or IndexError if the
-    extensions cannot be read."""
-    if kind not in certificate.der:
-        return b""
-    last = certificate.fields[-1]
-    if last[0] != _EXTENSIONS:
-        return b""
-    if len(last) > _MAX_READ:
-        raise ValueError("are too many to be read")
-    for extension in elements(content(content(last))):
-        name, *_, value = elements(content(extension))
-        if content(name) == kind:
-            return content(value)
-    return b""
-
-
-def _count(sequence: bytes) -> _Size:
-    """What is in it, at most."""
-    if not sequence:
-        return _Size(0, 0)
-    if len(sequence) > _MAX_COUNTED:
-        return _as_many(sequence)
-    try:
-        inside = content(sequence)
-        return _Size(len(elements(inside)), len(inside))
-    except ValueError:
-        return _as_many(sequence)
-
-
-def _as_many(data: bytes) -> _Size:
-    return _Size(len(data) // _SHORTEST, len(data))

@@ -11,10 +11,16 @@ _IN_PARTS = frozenset({*range(0x20, 0x40)} - {0x30, 0x31})
 be cut into pieces (X.690 8.7.3)."""
 
 
+MAX_ELEMENTS = 200
+"""In a row. There may be thousands in a certificate, which would take milliseconds."""
+
+
 def elements(data: bytes) -> list[bytes]:
     """The DER elements that follow each other in `data`. Raises ValueError, also of BER."""
-    found, start = [], 0
+    found, start = list[bytes](), 0
     while start < len(data):
+        if len(found) == MAX_ELEMENTS:
+            raise ValueError("has too many elements")
         end = _header(data, start)[1]
         found.append(data[start:end])
         start = end
