@@ -1,15 +1,17 @@
 """Name lookups in threads of our own, and downloads by name."""
 
 import asyncio
+import gc
 import socket
 import threading
 from typing import Any
 
 import pytest
 
-from mitmproxy_aia.sources.aia import NotTried
+from mitmproxy_aia.egress import Proxy, Server
+from mitmproxy_aia.sources.aia import DownloadError, NotTried
 from mitmproxy_aia.sources.download import Downloader
-from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
+from mitmproxy_aia.sources.resolver import MAX_LOOKUPS_OF_A_SITE, Resolver, TooManyLookups
 from tests.lab import CaIssuersServer, Issued, dead_url
 from tests.test_download import HERE, PATIENT, get, why_not
 
@@ -76,21 +78,23 @@ def test_slow_names_stop_nobody_else(names: Names) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("limit", [{"limit": 1}, {"of_a_site": 1}], ids=["all", "of a domain"])
-def test_number_of_lookups(names: Names, limit: dict[str, int]) -> None:
-    """A lookup that nobody waits for any more still counts, until its thread is back."""
+@pytest.mark.parametrize("limit", ["limit", "of_a_site", "of_a_payer"])
+def test_number_of_lookups(names: Names, limit: str) -> None:
+    """A lookup that nobody waits for any more still counts, until its thread is back. The user has
+    no limits."""
 
     async def main() -> None:
-        resolve = Resolver(**limit)
-        slow = asyncio.ensure_future(resolve("slow.known.test"))
+        resolve = Resolver(**{limit: 1})
+        slow = asyncio.ensure_future(resolve("slow.known.test", "payer"))
         await asyncio.sleep(0)
         slow.cancel()
         with pytest.raises(TooManyLookups, match="too many names are being looked up"):
-            await resolve("known.test")
+            await resolve("known.test", "payer")
+        assert await resolve("known.test") == ["127.0.0.1"]
         names.gate.set()
         while resolve._under_way:  # noqa: ASYNC110 -- a thread ends it
             await asyncio.sleep(0.001)
-        assert await resolve("known.test") == ["127.0.0.1"]
+        assert await resolve("known.test", "payer") == ["127.0.0.1"]
 
     asyncio.run(main())
 
@@ -135,10 +139,13 @@ def test_too_many_lookups_say_nothing_of_a_url(names: Names) -> None:
 
     async def main() -> None:
         downloader = Downloader(lambda: PATIENT)
-        slow = [asyncio.ensure_future(downloader("http://slow.test/", HERE)) for _ in range(16)]
+        slow = [
+            asyncio.ensure_future(downloader(f"http://slow{each}.a.test/", HERE))
+            for each in range(MAX_LOOKUPS_OF_A_SITE)
+        ]
         await asyncio.sleep(0)
         with pytest.raises(NotTried, match=r"^was not tried \(too many names"):
-            await downloader("http://slow.test/", HERE)
+            await downloader("http://b.a.test/", HERE)
         names.gate.set()
         await asyncio.gather(*slow, return_exceptions=True)
 
@@ -150,11 +157,87 @@ def test_lookups_of_other_domains(names: Names) -> None:
 
     async def main() -> None:
         resolve = Resolver(of_a_site=2)
-        slow = [asyncio.ensure_future(resolve(f"slow{each}.hanging.test")) for each in range(9)]
+        slow = [asyncio.ensure_future(resolve(f"slow{each}.hanging.test", 1)) for each in range(9)]
         await asyncio.sleep(0)
-        assert await resolve("known.test") == ["127.0.0.1"]
+        assert await resolve("known.test", 1) == ["127.0.0.1"]
         names.gate.set()
         failures = await asyncio.gather(*slow, return_exceptions=True)
         assert [type(each) for each in failures].count(TooManyLookups) == 7
 
     asyncio.run(main())
+
+
+def test_lookups_of_other_payers(names: Names) -> None:
+    """They outlive the downloads, and who has many hanging uses up his own share only."""
+
+    async def main() -> None:
+        resolve = Resolver(of_a_payer=2)
+        slow = [asyncio.ensure_future(resolve(f"slow.{each}.test", "one")) for each in range(9)]
+        await asyncio.sleep(0)
+        assert await resolve("known.test", "other") == ["127.0.0.1"]
+        names.gate.set()
+        failures = await asyncio.gather(*slow, return_exceptions=True)
+        assert [type(each) for each in failures].count(TooManyLookups) == 7
+
+    asyncio.run(main())
+
+
+def test_each_server_pays_for_its_own(names: Names) -> None:
+    """Downloads say for whom a name is looked up. That of a proxy is the user's."""
+
+    async def main() -> None:
+        downloader = Downloader(lambda: PATIENT)
+        asked = list[tuple[str, object]]()
+        resolve = downloader._resolve
+
+        async def noted(host: str, payer: object = None) -> list[str]:
+            asked.append((host, payer))
+            return await resolve(host, payer)
+
+        downloader._resolve = noted  # type: ignore[assignment] # as Resolver is called
+        proxied = Server("a", proxy=Proxy("http", "none.test", 1))
+        for server in HERE, proxied:
+            with pytest.raises(DownloadError):
+                await downloader("http://ca.none.test/", server)
+        assert asked == [("ca.none.test", HERE.group), ("none.test", None)]
+
+    asyncio.run(main())
+
+
+def test_shared_lookups(names: Names) -> None:
+    """Who asks for a name that is being looked up waits for that, and it counts once. One who does
+    not wait any more takes it from nobody."""
+    names.addresses["slow.test"] = ["127.0.0.1"]
+
+    async def main() -> None:
+        resolve = Resolver(limit=1)
+        askers = [asyncio.ensure_future(resolve("slow.test", each)) for each in range(9)]
+        await asyncio.sleep(0)
+        askers[0].cancel()
+        await asyncio.sleep(0)
+        names.gate.set()
+        cancelled, *answers = await asyncio.gather(*askers, return_exceptions=True)
+        assert isinstance(cancelled, asyncio.CancelledError)
+        assert answers == [["127.0.0.1"]] * 8
+        assert names.waiting == 1
+        assert not resolve._under_way
+        assert await resolve("known.test", 1) == ["127.0.0.1"]
+
+    asyncio.run(main())
+
+
+def test_failure_that_nobody_waits_for(names: Names, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no traceback in the log."""
+
+    async def main() -> None:
+        resolve = Resolver()
+        asker = asyncio.ensure_future(resolve("slow.unknown.test", 1))
+        await asyncio.sleep(0)
+        asker.cancel()
+        names.gate.set()
+        while resolve._under_way:  # noqa: ASYNC110 -- a thread ends it
+            await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+    gc.collect()
+    assert not caplog.records

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import httpx
@@ -152,7 +152,7 @@ class Downloader:
         if server.proxy is None:
             if (refusal := policy.denies(host, port, address)) is not None:
                 raise Refused(refusal)
-            addresses = await self._addresses(host)
+            addresses = await self._addresses(host, server.group)
         good: list[Address] = []
         refusals: list[Refusal] = []
         for each in addresses:
@@ -184,7 +184,7 @@ class Downloader:
         """The same, through a proxy. The user has named that, so its address is not judged."""
         failure: Exception | None = None
         try:
-            for address in await self._addresses(proxy.host):
+            for address in await self._addresses(proxy.host, None):
                 if self._is_own(address, proxy.port):
                     raise NotTried(f"was not tried ({proxy.option} leads to this proxy itself)")
                 try:
@@ -204,10 +204,10 @@ class Downloader:
         # Nothing is known of the URL by that.
         raise NotTried(what) from failure
 
-    async def _addresses(self, host: str) -> list[Address]:
+    async def _addresses(self, host: str, payer: Hashable | None) -> list[Address]:
         if (address := literal(host)) is not None:
             return [address]
-        found = await self._resolve(host)
+        found = await self._resolve(host, payer)
         return [ipaddress.ip_address(text) for text in found[:MAX_ADDRESSES]]
 
     def _is_own(self, address: Address, port: int) -> bool:

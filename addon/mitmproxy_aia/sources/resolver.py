@@ -12,6 +12,7 @@ import contextlib
 import socket
 import threading
 from collections import Counter
+from collections.abc import Hashable
 
 from mitmproxy_aia.egress import site
 
@@ -19,6 +20,8 @@ MAX_LOOKUPS = 256
 """Lookups at the same time, including those that nobody waits for any more."""
 MAX_LOOKUPS_OF_A_SITE = 16
 """Of these, in one domain, so that its name servers cannot use up all."""
+MAX_LOOKUPS_OF_A_PAYER = 32
+"""Of these, on behalf of one server. They may outlive the downloads that they are for."""
 
 
 class TooManyLookups(OSError):
@@ -26,30 +29,56 @@ class TooManyLookups(OSError):
 
 
 class Resolver:
-    """Call it with a host name. Must be used from one event loop."""
+    """Call it with a host name, and with who has brought us to it; None is the user himself, who
+    has no limits. Must be used from one event loop."""
 
-    def __init__(self, limit: int = MAX_LOOKUPS, of_a_site: int = MAX_LOOKUPS_OF_A_SITE) -> None:
+    def __init__(
+        self,
+        limit: int = MAX_LOOKUPS,
+        of_a_site: int = MAX_LOOKUPS_OF_A_SITE,
+        of_a_payer: int = MAX_LOOKUPS_OF_A_PAYER,
+    ) -> None:
         self._limit = limit
         self._of_a_site = of_a_site
-        self._under_way: Counter[str] = Counter()
+        self._of_a_payer = of_a_payer
+        self._sites: Counter[Hashable] = Counter()
+        self._payers: Counter[Hashable] = Counter()
+        self._under_way: dict[str, asyncio.Future[list[str]]] = {}
 
-    async def __call__(self, host: str) -> list[str]:
+    async def __call__(self, host: str, payer: Hashable | None = None) -> list[str]:
         """The addresses of `host`, best first. Raises OSError (socket.gaierror if the name
         cannot be resolved, TooManyLookups if it was not tried)."""
-        domain = site(host)
-        of_domain = self._under_way[domain]
-        if self._under_way.total() >= self._limit or of_domain >= self._of_a_site:
-            raise TooManyLookups("too many names are being looked up")
+        answer = self._under_way.get(host)
+        if answer is None:
+            if payer is not None and self._too_many(site(host), payer):
+                raise TooManyLookups("too many names are being looked up")
+            answer = self._begin(host, payer)
+        # Others may wait for it as well.
+        return await asyncio.shield(answer)
+
+    def _too_many(self, domain: str, payer: Hashable) -> bool:
+        return (
+            len(self._under_way) >= self._limit
+            or self._sites[domain] >= self._of_a_site
+            or self._payers[payer] >= self._of_a_payer
+        )
+
+    def _begin(self, host: str, payer: Hashable | None) -> asyncio.Future[list[str]]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[str]] = loop.create_future()
-        self._under_way[domain] += 1
+        # There may be nobody left who would look at an error.
+        answer.add_done_callback(asyncio.Future.exception)
+        domain = site(host)
+        self._under_way[host] = answer
+        self._sites[domain] += 1
+        self._payers[payer] += 1
 
         def settle(addresses: list[str] | None, error: OSError | None) -> None:
-            self._under_way[domain] -= 1
-            if not self._under_way[domain]:
-                del self._under_way[domain]
-            if answer.done():
-                return
+            del self._under_way[host]
+            for counter, who in (self._sites, domain), (self._payers, payer):
+                counter[who] -= 1
+                if not counter[who]:
+                    del counter[who]
             if error is not None:
                 answer.set_exception(error)
             else:
@@ -76,4 +105,4 @@ class Resolver:
         except BaseException:
             settle(None, None)
             raise
-        return await answer
+        return answer
