@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from mitmproxy_aia import slices
-from mitmproxy_aia.sources import bounded, download
+from mitmproxy_aia.sources import bounded, download, urls
 from mitmproxy_aia.sources.bounded import MAX_ANSWER, MAX_READ
 from mitmproxy_aia.sources.http1 import MAX_PARTS
 from tests.lab import Issued
@@ -154,7 +154,7 @@ def test_one_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
             return httpx.URL(text)
 
         monkeypatch.setattr(bounded._BoundedStream, "read", watched)
-        monkeypatch.setattr(download, "httpx", SimpleNamespace(**vars(httpx) | {"URL": parsed}))
+        monkeypatch.setattr(urls, "httpx", SimpleNamespace(**vars(httpx) | {"URL": parsed}))
         downloader = download.Downloader(lambda: PATIENT)
         await asyncio.gather(*(downloader(url, HERE) for _ in range(4)))
         counter.stop()

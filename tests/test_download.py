@@ -125,11 +125,28 @@ def test_number_of_redirects(ca: CaIssuersServer, root: Issued) -> None:
         ("https://127.0.0.1/", "led to https://127.0.0.1/, which is not an http:// URL"),
         ("file:///etc/passwd", "led to file:/etc/passwd, which is not an http:// URL"),
         ("http://[::1", "is not a URL that can be fetched (Invalid port: ':1')"),
+        (
+            "http://1.2.3.4.5/",
+            "led to http://1.2.3.4.5/, which is not a URL that can be fetched "
+            "('1.2.3.4.5' is not an address)",
+        ),
     ],
 )
 def test_redirect_to_elsewhere(ca: CaIssuersServer, location: str, reason: str) -> None:
     """Each hop is checked as the first URL is."""
     assert why_not(ca.redirect("/elsewhere", location)) == reason
+
+
+def test_redirect_to_failure(ca: CaIssuersServer) -> None:
+    """What is wrong there is told with where it is."""
+    dead, missing = dead_url("/ca.der"), ca.url("/missing")
+    text = ca.serve("/text", b"Not found")
+    for target, what in (
+        (dead, "could not be reached (Connection refused)"),
+        (missing, "answered 404"),
+        (text, "is not a certificate (neither DER, PEM nor PKCS#7)"),
+    ):
+        assert why_not(ca.redirect("/to-failure", target)) == f"led to {target}, which {what}"
 
 
 def test_redirect_without_location(ca: CaIssuersServer) -> None:

@@ -79,7 +79,7 @@ def test_refused_address(ca: CaIssuersServer) -> None:
     for host in "127.1", "2130706433", "0x7f.1", "127.0.0.1.", "127。0。0。1":
         assert refusal(ca.url("/", host=host), PUBLIC) == words
     assert refusal("http://0.0.0.0/", HERE) == "is the unspecified address"
-    assert refusal("http://[fe80::1%25eth0]/", HERE) == "is a link-local address"
+    assert refusal("http://[fe80::1]/", HERE) == "is a link-local address"
     assert ca.connections == before
 
 
@@ -88,6 +88,18 @@ def test_host_that_is_neither_name_nor_address() -> None:
     for url in "http://1.2.3.4.5/", "http://example.0x/", "http://0177.0.0.1/":
         with pytest.raises(DownloadError, match="is not a URL that can be fetched"):
             get(url)
+
+
+@pytest.mark.parametrize(
+    "host", ["[fe80::1%25eth0]", "[fe80::1%eth0]", "[2607:f8b0::1%].internal]", "[::1%25lo]"]
+)
+def test_address_in_a_zone(ca: CaIssuersServer, host: str) -> None:
+    """Nobody is asked for it: a proxy could take what stands behind it for a part of a name."""
+    before = ca.connections
+    for server in HERE, proxied(ca.port):
+        with pytest.raises(DownloadError, match=r"^names an address in a zone"):
+            get(f"http://{host}/", server)
+    assert ca.connections == before
 
 
 def test_refused_name(ca: CaIssuersServer, names: Names) -> None:

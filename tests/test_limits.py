@@ -22,8 +22,9 @@ from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.sources import aia
 from mitmproxy_aia.sources.aia import AiaSource, DownloadError
-from mitmproxy_aia.sources.download import MAX_BODY, MAX_URL, Downloader
+from mitmproxy_aia.sources.download import MAX_BODY, Downloader
 from mitmproxy_aia.sources.resolver import MAX_LOOKUPS, Resolver
+from mitmproxy_aia.sources.urls import MAX_URL
 from tests.lab import CaIssuersServer, Issued, pkcs7_der
 from tests.lab.listener import Listener
 from tests.test_aia_source import run

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import re
 import socket
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 
 import httpx
 
@@ -16,13 +14,20 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
 from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.names import printable
-from mitmproxy_aia.slices import moment
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.bounded import closed_at_the_end
-from mitmproxy_aia.sources.failures import in_words, no_entry, said_by, too_many_files
+from mitmproxy_aia.sources.failures import (
+    FAILURES,
+    in_words,
+    no_entry,
+    said_by,
+    told,
+    too_many_files,
+)
 from mitmproxy_aia.sources.proxy_tls import Complete
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
 from mitmproxy_aia.sources.transports import Response, Transports
+from mitmproxy_aia.sources.urls import flaw_of, parsed
 
 MAX_BODY = 64 * 1024
 """Bytes."""
@@ -30,19 +35,11 @@ SMALL_BODY = 4 * 1024
 """Bytes that take no time worth mentioning to parse. There may be hundreds of certificates in
 more than that, which would keep the event loop for tens of milliseconds."""
 MAX_REDIRECTS = 3
-MAX_URL = 4 * 1024
-"""Characters. httpx takes 40 ms to read one of 64 KiB, and reads each several times."""
 MAX_ADDRESSES = 8
 """Of a name, those that the system's resolver takes for the best. A stranger's name may have
 thousands, and each is somebody whom we would knock at."""
 CONNECT_SECONDS = 2.0
 """How long an address may keep us from the next one of the same name."""
-
-# Some programs, and so perhaps a proxy that we go through, take 10.0.0.%31 or 127.0.0.1.. for
-# an address. What we judge is to be what everybody reads.
-_HOST = re.compile(rb"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
-_OCTAL = re.compile(rb"(?:^|\.)0[0-9]")
-"""0127.1 is 87.0.0.1 here (inet_aton(3)), and 127.0.0.1 for a proxy written in Java."""
 
 _HEADERS = {
     # All that a download says. No cookies, no credentials, nothing about the user.
@@ -81,49 +78,48 @@ class Downloader:
         try:
             with closed_at_the_end():
                 async with asyncio.timeout(seconds):
-                    body = await self._follow(url, server)
+                    return await self._follow(url, server)
+        except DownloadError:
+            raise
         except TimeoutError:
             raise DownloadError(f"gave no answer in {seconds:g} s") from None
-        except TooManyLookups as error:
-            raise NotTried(f"was not tried ({error})") from error
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            if isinstance(error, DownloadError):
-                raise
-            if too_many_files(error):
-                # Nothing is known of the URL by that.
-                raise NotTried(f"was not tried ({in_words(error)})") from error
-            raise DownloadError(in_words(error)) from error
-        try:
-            if len(body) <= SMALL_BODY:
-                return read_certificates(body)
-            return await asyncio.to_thread(read_certificates, body)
-        except ValueError as error:
-            raise DownloadError(str(error)) from error
+        except FAILURES as error:
+            raise told(error) from error
 
-    async def _follow(self, url: str, server: Server) -> bytes:
-        """The body that `url` leads to, through redirects; each hop is judged again."""
-        target = await _parsed(url)
+    async def _follow(self, url: str, server: Server) -> tuple[Certificate, ...]:
+        """What `url` leads to, through redirects; each hop is judged again."""
+        target = await parsed(url)
         for redirects in range(MAX_REDIRECTS + 1):
             if reason := self._frozen():
                 raise NotTried(f"was not downloaded ({reason})")
-            where = f"led to {printable(str(target))}, which " if redirects else ""
-            if (flaw := _flaw(target)) is not None:
-                raise DownloadError(where + flaw)
-            if target.userinfo or target.fragment:
-                target = target.copy_with(userinfo=b"", fragment=None)
             try:
-                status, location, body = await self._get(target, server)
-            except Refused as error:
-                what = where + error.refusal.what
-                raise Refused(replace(error.refusal, what=what)) from None
-            if status == httpx.codes.OK:
-                return body
-            if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED and server.proxy is not None:
-                raise no_entry(server.proxy)
-            if location is None or status not in (301, 302, 303, 307, 308):
-                raise DownloadError(f"answered {status}")
-            target = target.join(await _parsed(location))
+                certificates, location = await self._hop(target, server)
+            except FAILURES as error:
+                where = f"led to {printable(str(target))}, which " if redirects else ""
+                raise told(error, where) from error
+            if location is None:
+                return certificates
+            target = target.join(await parsed(location))
         raise DownloadError(f"led to more than {MAX_REDIRECTS} redirects")
+
+    async def _hop(
+        self, url: httpx.URL, server: Server
+    ) -> tuple[tuple[Certificate, ...], str | None]:
+        """What `url` gives, or where it leads to."""
+        if (flaw := flaw_of(url)) is not None:
+            raise DownloadError(flaw)
+        if url.userinfo or url.fragment:
+            url = url.copy_with(userinfo=b"", fragment=None)
+        status, location, body = await self._get(url, server)
+        if status == httpx.codes.OK:
+            if len(body) <= SMALL_BODY:
+                return _read(body), None
+            return await asyncio.to_thread(_read, body), None
+        if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED and server.proxy is not None:
+            raise no_entry(server.proxy)
+        if location is None or status not in (301, 302, 303, 307, 308):
+            raise DownloadError(f"answered {status}")
+        return (), location
 
     async def _get(self, url: httpx.URL, server: Server) -> tuple[int, str | None, bytes]:
         """Status, Location and, if the status is 200, the body."""
@@ -229,21 +225,8 @@ def _is_local(address: Address) -> bool:
         return too_many_files(error)
 
 
-async def _parsed(url: str) -> httpx.URL:
-    if len(url) > MAX_URL:
-        raise httpx.InvalidURL(f"longer than {MAX_URL} characters")
-    await moment()
-    return httpx.URL(url)
-
-
-def _flaw(url: httpx.URL) -> str | None:
-    """Why `url` is not one that we would ask."""
-    if url.scheme != "http" or not url.host:
-        return "is not an http:// URL"
-    if ":" not in url.host and not _HOST.fullmatch(url.raw_host):
-        return "names a host that is no name"
-    if _OCTAL.search(url.raw_host) and literal(url.host) is not None:
-        return "names an address that others may read as another"
-    if url.port is not None and not 0 < url.port <= 65535:
-        return f"names the port {url.port}, which does not exist"
-    return None
+def _read(body: bytes) -> tuple[Certificate, ...]:
+    try:
+        return read_certificates(body)
+    except ValueError as error:
+        raise DownloadError(str(error)) from error

@@ -7,13 +7,32 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 
 from mitmproxy_aia.egress import Proxy
 from mitmproxy_aia.names import printable
-from mitmproxy_aia.sources.aia import DownloadError, NotTried
+from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.proxy_tls import Distrusted
+from mitmproxy_aia.sources.resolver import TooManyLookups
+
+FAILURES = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
+"""What a download is expected to fail of."""
+
+
+def told(error: Exception, where: str = "") -> DownloadError:
+    """The same as an error that says what came of the download, and whether that says anything of
+    the URL. `where` is where it was led to."""
+    if isinstance(error, Refused):
+        return Refused(replace(error.refusal, what=where + error.refusal.what))
+    if isinstance(error, DownloadError):
+        return type(error)(where + str(error))
+    if isinstance(error, TooManyLookups):
+        return NotTried(f"{where}was not tried ({error})")
+    if too_many_files(error):
+        return NotTried(f"{where}was not tried ({in_words(error)})")
+    return DownloadError(where + in_words(error))
 
 
 def no_entry(proxy: Proxy) -> NotTried:
