@@ -453,6 +453,47 @@ def test_socks_proxy_that_refuses(ca: CaIssuersServer) -> None:
     gc.collect()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\x05", b"\x05\x00", b"\x05\x07", b"\x04\x00", b"HTTP/1.1 400 Bad Request\r\n\r\n",
+     b"\x05\x00then nonsense"],
+)  # fmt: skip
+def test_socks_proxy_that_talks_nonsense(said: bytes) -> None:
+    """It is the proxy's, names the option, and says nothing of the URL."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(said[:2])
+        if said[2:]:
+            connection.recv(4096)
+            connection.sendall(said[2:])
+
+    server = Listener(talk)
+    try:
+        with pytest.raises(NotTried) as error:
+            get("http://ca.example/", proxied(server.port, scheme="socks5"))
+    finally:
+        server.close()
+    assert str(error.value) == "was not downloaded: the proxy does not speak SOCKS5 (aia_proxy)"
+    gc.collect()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"220 smtp.example ready\r\n\r\n"])
+def test_proxy_that_hangs_up(answer: bytes) -> None:
+    """It cannot be told whose fault that is, so it is not remembered as the URL's."""
+
+    def hang_up(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(answer)
+
+    server = Listener(hang_up)
+    try:
+        with pytest.raises(NotTried, match=r"^was not downloaded: the proxy .*\(aia_proxy\)$"):
+            get("http://ca.example/", proxied(server.port))
+    finally:
+        server.close()
+
+
 @pytest.mark.parametrize("way", ["direct", "http", "https", "socks5"])
 def test_all_bytes_are_counted(
     way: str,

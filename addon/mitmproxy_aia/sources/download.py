@@ -189,7 +189,7 @@ class Downloader:
                     failure = error
         except (DownloadError, TooManyLookups):
             raise
-        except httpx.ProxyError as error:
+        except httpx.TransportError as error:
             raise said_by(proxy, error) from error
         except OSError as error:
             # Its name, or the roots for it.

@@ -16,6 +16,7 @@ from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.proxy_tls import Distrusted
 from mitmproxy_aia.sources.resolver import TooManyLookups
+from mitmproxy_aia.sources.transports import NO_SOCKS
 
 FAILURES = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 """What a download is expected to fail of."""
@@ -42,9 +43,14 @@ def no_entry(proxy: Proxy) -> NotTried:
     return NotTried(f"was not downloaded: the proxy {what} ({code}{proxy.option})")
 
 
-def said_by(proxy: Proxy, error: httpx.ProxyError) -> DownloadError:
-    """What a SOCKS5 proxy has against it."""
+def said_by(proxy: Proxy, error: httpx.TransportError) -> DownloadError:
+    """What a proxy has against it, or has done instead of an answer."""
+    if not isinstance(error, httpx.ProxyError):
+        # It may be the proxy as well as whoever is behind it.
+        return NotTried(f"was not downloaded: the proxy {in_words(error)} ({proxy.option})")
     text = str(error)
+    if text == NO_SOCKS:
+        return NotTried(f"was not downloaded: the proxy {text} ({proxy.option})")
     if "username/password" in text.lower() or text.startswith("Requested"):
         return no_entry(proxy)
     return DownloadError(f"was not downloaded: {printable(text)}")

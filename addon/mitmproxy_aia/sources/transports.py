@@ -30,6 +30,8 @@ logging.getLogger("httpcore").setLevel(logging.INFO)
 if importlib.util.find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment] # see the import system's reference
 
+NO_SOCKS = "does not speak SOCKS5"
+"""What a proxy is called whose answers are nothing of the kind."""
 _MOST_KEPT = 16
 """TLS contexts for https:// proxies that are kept. There is one, unless options change."""
 
@@ -83,7 +85,13 @@ class Transports:
         if proxy.scheme == "socks5":
             transport = _Transport(self._socks(proxy, address))
             request = httpx.Request("GET", url, headers=headers)
-            return await transport.handle_async_request(request)
+            try:
+                return await transport.handle_async_request(request)
+            except (httpx.HTTPError, httpx.InvalidURL, OSError):
+                raise
+            except Exception as error:
+                # socksio has errors of its own, and httpcore takes its answers for granted.
+                raise httpx.ProxyError(NO_SOCKS) from error
         if proxy.credentials:
             token = base64.b64encode(proxy.credentials.encode()).decode("ascii")
             headers = {**headers, "Proxy-Authorization": f"Basic {token}"}
