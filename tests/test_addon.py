@@ -72,6 +72,7 @@ def test_mode_is_changed_while_running(own_world: World, incomplete: TlsServer) 
         ("aia_timeout=0", "aia_timeout takes a number of seconds greater than 0"),
         ("aia_timeout=-5", "aia_timeout takes a number of seconds greater than 0"),
         ("aia_timeout=soon", "aia_timeout takes a number of seconds greater than 0"),
+        ("aia_timeout=1_0", "aia_timeout takes a number of seconds greater than 0"),
         ("aia_timeout=nan", "aia_timeout takes a number of seconds greater than 0"),
     ],
 )

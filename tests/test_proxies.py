@@ -22,6 +22,9 @@ def test_ways(text: str) -> None:
         ("http://user:p%40ss%3A@10.0.0.1:1", Proxy("http", "10.0.0.1", 1, "user:p@ss:")),
         ("https://user@[::1]:443", Proxy("https", "::1", 443, "user:")),
         ("socks5://u:p@localhost:1080", Proxy("socks5", "localhost", 1080, "u:p")),
+        ("http://%C3%BC:ü@h:1", Proxy("http", "h", 1, "ü:ü")),
+        (f"socks5://{'u' * 255}:p@h:1", Proxy("socks5", "h", 1, f"{'u' * 255}:p")),
+        (f"http://{'u' * 256}:p@h:1", Proxy("http", "h", 1, f"{'u' * 256}:p")),
     ],
 )
 def test_proxy(text: str, proxy: Proxy) -> None:
@@ -48,6 +51,14 @@ def test_proxy(text: str, proxy: Proxy) -> None:
         "http://user:secret@a b:3128",
         "http://user:secret@..:3128",
         "http://user:secret@%zz:3128",
+        "http://user:secret@[::1]cret:3128",
+        "http://user:secret@cret[::1]:3128",
+        "http://user:secret%FF@h:3128",
+        "http://us%ED%A0%80er:secret@h:3128",
+        "http://user:secret\udcff@h:3128",
+        "http://user%3Asecret:secret@h:3128",
+        f"socks5://user:{'secret' * 43}@h:1080",
+        f"socks5://{'secret' * 43}:p@h:1080",
     ],
 )
 def test_no_proxy(text: str) -> None:

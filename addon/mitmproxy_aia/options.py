@@ -209,7 +209,8 @@ def _page_host(text: str) -> str:
 
 def _seconds(text: str) -> float | None:
     try:
-        seconds = float(text)
+        # Python reads 1_0 as 10.
+        seconds = float(text.replace("_", "?"))
     except ValueError:
         return None
     return seconds if 0 < seconds < math.inf else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from mitmproxy_aia.addresses import literal
 from mitmproxy_aia.egress import Proxy
@@ -16,6 +16,9 @@ DIRECT: Way = "direct"
 
 _SCHEMES = ("http", "https", "socks5")
 _HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
+_PLACE = re.compile(r"(.*@)?(\[[^\[\]]*\]|[^\[\]:@]*):[0-9]+", re.DOTALL)
+_SOCKS_MOST = 255
+"""Bytes (RFC 1929 section 2)."""
 
 
 def parse_proxy(text: str) -> Proxy | Way:
@@ -37,6 +40,8 @@ def parse_proxy(text: str) -> Proxy | Way:
         raise ValueError(f"aia_proxy takes {wanted}")
     if not parts.hostname or not port:
         raise ValueError(f"aia_proxy: its URL names no host or no port; it takes {wanted}")
+    if not _PLACE.fullmatch(parts.netloc):
+        raise ValueError(f"aia_proxy: its URL does not end in host:port; it takes {wanted}")
     try:
         is_host = literal(parts.hostname) is not None or bool(_HOST.fullmatch(parts.hostname))
     except ValueError:
@@ -50,10 +55,25 @@ def parse_proxy(text: str) -> Proxy | Way:
             "aia_proxy: socks5:// takes the Python library socksio:"
             " pip install 'mitmproxy-aia[socks]'"
         )
-    credentials = ""
-    if parts.username is not None:
-        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return Proxy(parts.scheme, parts.hostname, port, credentials)
+    return Proxy(parts.scheme, parts.hostname, port, _credentials(parts))
+
+
+def _credentials(parts: SplitResult) -> str:
+    """Raises ValueError, with a sentence that does not hold them."""
+    if parts.username is None:
+        return ""
+    try:
+        user, password = (
+            unquote_to_bytes(text).decode() for text in (parts.username, parts.password or "")
+        )
+    except UnicodeError:
+        raise ValueError("aia_proxy: its user or password is not text in UTF-8") from None
+    if ":" in user:
+        # There is no way to say so (RFC 7617 section 2).
+        raise ValueError("aia_proxy: its user has a colon in it")
+    if parts.scheme == "socks5" and max(map(len, (user.encode(), password.encode()))) > _SOCKS_MOST:
+        raise ValueError(f"aia_proxy: its user or password has more than {_SOCKS_MOST} bytes")
+    return f"{user}:{password}"
 
 
 def upstream_proxy(via: tuple[str, tuple[str, int]], upstream_auth: str | None) -> Proxy:
