@@ -1,9 +1,11 @@
 """What flows say of their server's certificate chain: real proxies, flow files read back."""
 
 import datetime
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,8 +260,23 @@ def test_flows_share_nothing() -> None:
     part = remembering(one, record())
     part.request(one)
     one.metadata["aia"]["path"].clear()
+    one.metadata["aia"]["missing"][0].clear()
     part.request(other)
     assert other.metadata["aia"]["path"]
+    assert other.metadata["aia"]["missing"][0]
+
+
+def test_certificates_are_not_kept() -> None:
+    """A server may present a megabyte of them with each connection."""
+    each = tflow.tflow()
+    seen = record(outcome=broken())
+    presented = weakref.ref(seen.presented[0])
+    part = remembering(each, seen)
+    del seen
+    gc.collect()
+    assert presented() is None
+    part.response(each)
+    assert each.metadata["aia"]["verdict"] == "broken"
 
 
 @pytest.mark.parametrize(

@@ -54,12 +54,8 @@ def annotation_of(record: Record) -> Annotation:
         "path": [certificate.name for certificate in record.path[: MAX_LISTED + 2]],
         "reason": printable(record.reason, MAX_REASON),
         "seconds": round(record.seconds, 4),
-        "refused": _refused(record),
+        "refused": record.audit or not record.path,
     }
-
-
-def _refused(record: Record) -> bool:
-    return record.audit or not record.path
 
 
 def comment_of(annotation: Annotation) -> str:
@@ -84,7 +80,7 @@ class Annotations:
 
     def __init__(self, wanted: Callable[[], bool]) -> None:
         self._wanted = wanted
-        self._remembered: OrderedDict[Hashable, Record] = OrderedDict()
+        self._remembered: OrderedDict[Hashable, Annotation] = OrderedDict()
 
     def remember(
         self, client: connection.Client, server: connection.Server, record: Record
@@ -92,13 +88,15 @@ class Annotations:
         """Has the flows of this connection annotated from now on."""
         if not self._wanted():
             return
-        self._put(server.id, record)
-        if _refused(record) and server.address:
+        # The record has all that the server presented, and the history has its own bounds.
+        annotation = annotation_of(record)
+        self._put(server.id, annotation)
+        if annotation["refused"] and server.address:
             # A flow never gets the connection that mitmproxy made for it and that failed.
-            self._put((_who(client), *server.address[:2]), record)
+            self._put((_who(client), *server.address[:2]), annotation)
 
-    def _put(self, key: Hashable, record: Record) -> None:
-        self._remembered[key] = record
+    def _put(self, key: Hashable, annotation: Annotation) -> None:
+        self._remembered[key] = annotation
         self._remembered.move_to_end(key)
         if len(self._remembered) > CONNECTIONS:
             self._remembered.popitem(last=False)
@@ -141,21 +139,23 @@ class Annotations:
     def _annotate(self, flow: flow.Flow, asked_for: tuple[str, int] | None = None) -> None:
         if not self._remembered:
             return
-        record = self._remembered.get(flow.server_conn.id)
-        if record is not None:
+        annotation = self._remembered.get(flow.server_conn.id)
+        if annotation is not None:
             self._remembered.move_to_end(flow.server_conn.id)
         elif asked_for and flow.error and REFUSED in flow.error.msg:
-            record = self._remembered.get((_who(flow.client_conn), *asked_for))
-        if record is None or not self._wanted():
-            return
-        # One of its own: what a script does to one flow is not to be seen in others.
-        annotation = annotation_of(record)
-        if flow.metadata.get(KEY) == annotation:
+            annotation = self._remembered.get((_who(flow.client_conn), *asked_for))
+        if annotation is None or not self._wanted() or flow.metadata.get(KEY) == annotation:
             return
         _forget(flow)
-        flow.metadata[KEY] = annotation
+        # One of its own: what a script does to one flow is not to be seen in others.
+        flow.metadata[KEY] = _copy(annotation)
         if not flow.comment:
             flow.comment = comment_of(annotation)
+
+
+def _copy(annotation: Annotation) -> Annotation:
+    missing = [dict(each) for each in annotation["missing"]]
+    return {**annotation, "missing": missing, "path": [*annotation["path"]]}
 
 
 def _who(client: connection.Client) -> Hashable:
