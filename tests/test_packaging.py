@@ -156,7 +156,7 @@ def test_lower_bounds() -> None:
     """What `nox -s oldest` installs is the oldest that pyproject.toml allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + extras["redis"] + extras["socks"] + extras["metrics"]
+    wanted = project["dependencies"] + extras["redis"] + extras["metrics"]
     bounds = dict(each.split(">=") for each in wanted if ">=" in each)
     lines = (ROOT / "tests" / "constraints" / "oldest.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))

@@ -1,7 +1,5 @@
 """What `aia_proxy` takes, and that its password is told to nobody."""
 
-import importlib.util
-
 import pytest
 
 from mitmproxy_aia.egress import Proxy
@@ -66,14 +64,6 @@ def test_no_proxy(text: str) -> None:
     with pytest.raises(ValueError, match=r"^aia_proxy") as error:
         parse_proxy(text)
     assert "cret" not in str(error.value)
-
-
-def test_socks_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to install."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"pip install 'mitmproxy-aia\[socks\]'"):
-        parse_proxy("socks5://localhost:1080")
-    assert parse_proxy("http://localhost:1080")
 
 
 def test_upstream_proxy() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -69,12 +68,6 @@ Checks = Iterable[tuple[str, Callable[[], object]]]
 def incompatibility() -> str | None:
     """One line that says what is not as this package needs it, or None. Changes nothing."""
     return first_flaw(_CHECKS)
-
-
-def httpx_checks() -> Checks:
-    """What else downloads need. httpx takes too long to import for a proxy that does not listen
-    yet, so at first only its being there is looked at; see `sources.late`."""
-    return (("httpx", _httpx),)
 
 
 def first_flaw(checks: Checks) -> str | None:
@@ -306,15 +299,6 @@ def _verdicts() -> None:
 def _httpx_is_there() -> None:
     if importlib.util.find_spec("httpx") is None:
         raise Lacking("it has no module httpx")
-
-
-def _httpx() -> None:
-    """A transport sends with what is in its `_pool`: the limit to what it receives is there."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    transport = get("httpx", "AsyncHTTPTransport")(verify=context)
-    pool = part(transport, "_pool", "AsyncHTTPTransport")
-    if not isinstance(pool, get("httpcore", "AsyncConnectionPool")):
-        raise Lacking("the _pool of an AsyncHTTPTransport is not httpcore's")
 
 
 _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (

@@ -102,8 +102,8 @@ def add_options(loader: addonmanager.Loader) -> None:
         default=AUTO,
         help="What downloads go through. auto: the way that the connection to the server goes, "
         "which is in upstream mode the upstream proxy, with upstream_auth. direct: no proxy. "
-        "Or http://user:password@host:port, https://... or socks5://... (which takes the "
-        "Python library socksio). The proxy variables of the environment are never used.",
+        "Or http://user:password@host:port, https://... or socks5://... The proxy variables of "
+        "the environment are never used.",
     )
     loader.add_option(
         name="aia_annotate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Literal
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
@@ -50,11 +49,6 @@ def parse_proxy(text: str) -> Proxy | Way:
         raise ValueError("aia_proxy: what stands for a host in its URL is no name and no address")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"aia_proxy: there is more in its URL than a proxy; it takes {wanted}")
-    if parts.scheme == "socks5" and importlib.util.find_spec("socksio") is None:
-        raise ValueError(
-            "aia_proxy: socks5:// takes the Python library socksio:"
-            " pip install 'mitmproxy-aia[socks]'"
-        )
     return Proxy(parts.scheme, parts.hostname, port, _credentials(parts))
 
 

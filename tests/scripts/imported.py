@@ -7,7 +7,7 @@ import sys
 
 # What takes long to import or is for few, and is no part of mitmproxy without the addon.
 HEAVY = (
-    *("httpx", "httpcore", "anyio", "socksio", "redis", "prometheus_client"),
+    *("httpx", "httpcore", "anyio", "redis", "prometheus_client"),
     "cryptography.hazmat.primitives.serialization.pkcs7",
     *("mitmproxy_aia.cli", "mitmproxy_aia.inspection", "mitmproxy_aia.drawing"),
     *("mitmproxy_aia.page.answers", "mitmproxy_aia.page.rendering", "mitmproxy_aia.page.site"),

@@ -24,9 +24,10 @@ from mitmproxy_aia.sources.failures import (
     told,
     too_many_files,
 )
+from mitmproxy_aia.sources.http1 import Answer
 from mitmproxy_aia.sources.proxy_tls import Complete
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
-from mitmproxy_aia.sources.transports import Response, Transports
+from mitmproxy_aia.sources.transports import Transports
 from mitmproxy_aia.sources.urls import flaw_of, parsed
 
 MAX_BODY = 64 * 1024
@@ -139,7 +140,7 @@ class Downloader:
         finally:
             await response.aclose()
 
-    async def _ask(self, url: httpx.URL, server: Server) -> Response:
+    async def _ask(self, url: httpx.URL, server: Server) -> Answer:
         """The head of the answer of `url`, if it may be asked at all."""
         # Without IDNA: as it will be looked up.
         host, port = url.raw_host.decode("ascii"), url.port or HTTP_PORT
@@ -176,7 +177,7 @@ class Downloader:
                 failure = error
         raise failure or DownloadError("has a host without an address")
 
-    async def _ask_through(self, proxy: Proxy, url: httpx.URL, headers: dict[str, str]) -> Response:
+    async def _ask_through(self, proxy: Proxy, url: httpx.URL, headers: dict[str, str]) -> Answer:
         """The same, through a proxy. The user has named that, so its address is not judged."""
         failure: Exception | None = None
         try:

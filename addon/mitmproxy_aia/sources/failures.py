@@ -16,7 +16,7 @@ from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.proxy_tls import Distrusted
 from mitmproxy_aia.sources.resolver import TooManyLookups
-from mitmproxy_aia.sources.transports import NO_SOCKS
+from mitmproxy_aia.sources.socks import HUNG_UP, NO_ENTRY, NO_SOCKS
 
 FAILURES = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 """What a download is expected to fail of."""
@@ -45,15 +45,14 @@ def no_entry(proxy: Proxy) -> NotTried:
 
 def said_by(proxy: Proxy, error: httpx.TransportError) -> DownloadError:
     """What a proxy has against it, or has done instead of an answer."""
-    if not isinstance(error, httpx.ProxyError):
-        # It may be the proxy as well as whoever is behind it.
-        return NotTried(f"was not downloaded: the proxy {in_words(error)} ({proxy.option})")
-    text = str(error)
-    if text == NO_SOCKS:
-        return NotTried(f"was not downloaded: the proxy {text} ({proxy.option})")
-    if "username/password" in text.lower() or text.startswith("Requested"):
+    text = str(error) if isinstance(error, httpx.ProxyError) else in_words(error)
+    if text == NO_ENTRY:
         return no_entry(proxy)
-    return DownloadError(f"was not downloaded: {printable(text)}")
+    what = f"was not downloaded: the proxy {text} ({proxy.option})"
+    if isinstance(error, httpx.ProxyError) and text not in (NO_SOCKS, HUNG_UP):
+        return DownloadError(what)
+    # It may be the proxy as well as whoever is behind it.
+    return NotTried(what)
 
 
 def too_many_files(error: BaseException) -> bool:

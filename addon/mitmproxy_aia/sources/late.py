@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.compatibility import first_flaw, httpx_checks
+from mitmproxy_aia.compatibility import first_flaw
 from mitmproxy_aia.egress import Policy, Server
 from mitmproxy_aia.sources.aia import Download, NotTried
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def download_incompatibility() -> str | None:
     """Imports what downloads need, which takes a while. One line that says what is not as they
     need it, or None."""
-    return first_flaw((*httpx_checks(), ("httpx", _import)))
+    return first_flaw([("httpx", _import)])
 
 
 class LateDownloader:
