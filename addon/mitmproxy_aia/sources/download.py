@@ -76,31 +76,31 @@ class Downloader:
     async def __call__(self, url: str, server: Server) -> tuple[Certificate, ...]:
         """Raises `DownloadError`."""
         seconds = self._timeout()
+        hops: list[httpx.URL] = []
         try:
             with closed_at_the_end():
-                async with asyncio.timeout(seconds):
-                    return await self._follow(url, server)
-        except DownloadError:
-            raise
-        except TimeoutError:
-            raise DownloadError(f"gave no answer in {seconds:g} s") from None
+                async with asyncio.timeout(seconds) as limit:
+                    return await self._follow(url, server, hops)
         except FAILURES as error:
-            raise told(error) from error
+            where = f"led to {printable(str(hops[-1]))}, which " if hops[1:] else ""
+            if limit.expired():
+                raise DownloadError(f"{where}gave no answer in {seconds:g} s") from None
+            raise told(error, where) from error
 
-    async def _follow(self, url: str, server: Server) -> tuple[Certificate, ...]:
-        """What `url` leads to, through redirects; each hop is judged again."""
+    async def _follow(
+        self, url: str, server: Server, hops: list[httpx.URL]
+    ) -> tuple[Certificate, ...]:
+        """What `url` leads to, through redirects. Each hop is judged, and added to `hops`."""
         target = await parsed(url)
-        for redirects in range(MAX_REDIRECTS + 1):
+        while len(hops) <= MAX_REDIRECTS:
+            hops.append(target)
             if reason := self._frozen():
                 raise NotTried(f"was not downloaded ({reason})")
-            try:
-                certificates, location = await self._hop(target, server)
-            except FAILURES as error:
-                where = f"led to {printable(str(target))}, which " if redirects else ""
-                raise told(error, where) from error
+            certificates, location = await self._hop(target, server)
             if location is None:
                 return certificates
             target = target.join(await parsed(location))
+        hops.clear()
         raise DownloadError(f"led to more than {MAX_REDIRECTS} redirects")
 
     async def _hop(
