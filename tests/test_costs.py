@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
 from mitmproxy_aia import comparisons, costs
@@ -23,7 +23,7 @@ from mitmproxy_aia.verification import Verifier
 from tests.faulty_chains import explicit_curve
 from tests.lab import Issued, Proxy, TlsServer, authority, curl, der
 from tests.lab.keys import KeyKind, slow_rsa
-from tests.lab.rewriting import KEY, rewritten
+from tests.lab.rewriting import ISSUER, KEY, UTF8_STRING, encoded_name, rewritten
 
 SLOW = slow_rsa()
 SENTENCE = "the server's certificates would take too long to verify"
@@ -363,13 +363,13 @@ def test_mailboxes_in_ber() -> None:
 def test_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For every path and step it is asked again, and there may be thousands of names."""
     looked_at = list[Certificate]()
-    extension = comparisons._extension
+    extension = comparisons.extension
 
     def counted(certificate: Certificate, kind: bytes) -> bytes:
         looked_at.append(certificate)
         return extension(certificate, kind)
 
-    monkeypatch.setattr(comparisons, "_extension", counted)
+    monkeypatch.setattr(comparisons, "extension", counted)
     issuer = authority().issue("CA", ca=True, extra=[constraints(100, lambda value: value)])
     chain = read([issuer.issue(), issuer])
     assert len({costs.milliseconds(chain) for _ in range(5)}) == 1
@@ -424,6 +424,62 @@ def test_curves_that_are_spelt_out_in_ber() -> None:
     for encode in BER.values():
         info = der.encode(der.SEQUENCE, encode(algorithm), bits)
         assert costs.too_much([Certificate(rewritten(issued, KEY, info))])
+
+
+FULL_NAME, RELATIVE_NAME, CRL_ISSUER = 0xA0, 0xA1, 0xA2
+
+
+def with_points(
+    number: int, *parts: bytes, encode: Callable[[bytes], bytes] = bytes
+) -> Certificate:
+    """A CA with so many distribution points of CRLs, whose issuer has a long name."""
+    point = der.encode(der.SEQUENCE, *parts)
+    oid = ExtensionOID.CRL_DISTRIBUTION_POINTS
+    value = encode(der.encode(der.SEQUENCE, *[point] * number))
+    extra = [x509.Extension(oid, False, x509.UnrecognizedExtension(oid, value))]
+    long = encoded_name(UTF8_STRING, bytes(1_000))
+    return Certificate(rewritten(authority().issue("CA", ca=True, extra=extra), ISSUER, long))
+
+
+def test_distribution_points() -> None:
+    """A name that is relative to the issuer's is a copy of that for OpenSSL. There may be
+    thousands of them, and it takes seconds before anything is verified."""
+    relative = der.encode(0xA0, der.encode(RELATIVE_NAME))
+    url = der.encode(URI, b"http://ca.example/a.crl")
+    full = der.encode(0xA0, der.encode(FULL_NAME, url))
+    assert costs.milliseconds([with_points(500, full)]) < 1
+    assert costs.milliseconds([with_points(2, relative)]) < 1
+    assert costs.too_much([with_points(500, relative)])
+    issuer = der.encode(CRL_ISSUER, der.encode(0xA4, der.encode(der.SEQUENCE, bytes(2_000))))
+    assert costs.too_much([with_points(120, relative, issuer)])
+    for encode in BER.values():
+        certificate = with_points(500, relative, encode=encode)
+        assert costs.too_much([certificate])
+        verifier = Verifier(store_of([], partial=False))
+        fault = verifier.above(certificate)
+        assert fault is not None
+        assert fault.text == "certificates that would take too long to verify"
+        assert verifier.signatures == 0
+
+
+def test_distribution_points_that_cannot_be_found() -> None:
+    """There may be as many as bytes with which one can begin."""
+    hidden = b"\x30\x80" + costs._DISTRIBUTION_POINTS + b"\xa1\x00" * 1_000
+    assert costs._distribution_points(Certificate(hidden)) > costs.MOST
+    assert costs._distribution_points(Certificate(hidden[:20])) < 1
+
+
+@pytest.mark.parametrize("curve", [ec.SECP224R1(), ec.BrainpoolP256R1(), ec.SECP256K1()])
+def test_unusual_curves(curve: ec.EllipticCurve) -> None:
+    """A chain of them is good, and dozens take longer than their size says."""
+    info = (
+        ec.generate_private_key(curve)
+        .public_key()
+        .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    made = [Certificate(rewritten(authority(), KEY, info)) for _ in range(12)]
+    assert not costs.too_much(made[:6])
+    assert costs.too_much(made)
 
 
 def test_judged_without_asking_openssl() -> None:

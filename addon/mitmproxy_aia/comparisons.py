@@ -75,7 +75,7 @@ def _sum(counted: Iterable[_Counted]) -> _Counted:
 @remembered
 def _constraints(certificate: Certificate) -> _Counted:
     try:
-        return _count(_extension(certificate, _CONSTRAINTS))
+        return _count(extension(certificate, _CONSTRAINTS))
     except (ValueError, IndexError):
         return _count(certificate.der)
 
@@ -84,7 +84,7 @@ def _constraints(certificate: Certificate) -> _Counted:
 def _names(certificate: Certificate) -> _Counted:
     mailboxes = _MAILBOX_NAME in certificate.der
     try:
-        subject, alternatives = certificate.fields[4], _extension(certificate, _NAMES)
+        subject, alternatives = certificate.fields[4], extension(certificate, _NAMES)
     except (ValueError, IndexError):
         # The object identifier may be in pieces, too.
         subject = alternatives = certificate.der
@@ -102,7 +102,7 @@ def _count(data: bytes) -> _Counted:
     return _Counted(tuple(numbers), len(data), mailboxes=False)
 
 
-def _extension(certificate: Certificate, kind: bytes) -> bytes:
+def extension(certificate: Certificate, kind: bytes) -> bytes:
     """Its value; nothing if there is none. Raises ValueError or IndexError if the extensions cannot
     be read."""
     if kind not in certificate.der:

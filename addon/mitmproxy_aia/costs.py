@@ -16,7 +16,7 @@ import math
 from collections.abc import Collection
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.comparisons import comparisons
+from mitmproxy_aia.comparisons import comparisons, extension
 from mitmproxy_aia.der import content, elements
 from mitmproxy_aia.remembered import remembered
 
@@ -26,6 +26,13 @@ MOST = 10.0
 _RSA = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06092a864886f70d01010a"))
 _DSA = bytes.fromhex("06072a8648ce380401")
 _EC = bytes.fromhex("06072a8648ce3d0201")
+_USUAL_CURVES = {
+    # P-256, P-384 and P-521, for which OpenSSL has code of their own, or honest use has.
+    bytes.fromhex(oid)
+    for oid in ("06082a8648ce3d030107", "06052b81040022", "06052b81040023")
+}
+_OTHER_CURVES = 1.0
+"""At least. Small binary curves take as much, with points in short form."""
 _UNCOMPRESSED = 0x04
 _FIELD_TYPES = bytes.fromhex("2a8648ce3d01")
 """1.2.840.10045.1, and behind it the kind of field: a curve that is spelt out (RFC 3279 section
@@ -43,6 +50,12 @@ _NIST = bytes.fromhex("06096086480165030403")
 _OTHER_KEYS = 1.0
 """Ed25519 and ML-DSA take a tenth, and SLH-DSA some."""
 
+_DISTRIBUTION_POINTS = bytes.fromhex("551d1f")  # cRLDistributionPoints
+_RELATIVE_NAMES = b"\xa1", b"\xbf"
+"""How they begin, also in BER."""
+_COPIED_BYTE = 6e-5
+"""Milliseconds."""
+
 
 def too_much(certificates: Collection[Certificate]) -> bool:
     """Whether a chain of these, in whatever order, might keep others waiting for too long."""
@@ -51,10 +64,28 @@ def too_much(certificates: Collection[Certificate]) -> bool:
 
 def milliseconds(certificates: Collection[Certificate]) -> float:
     """What it would take at most to verify a chain of these, roughly."""
-    return sum(map(_signature, certificates)) + comparisons(certificates)
+    return sum(map(_alone, certificates)) + comparisons(certificates)
 
 
 @remembered
+def _alone(certificate: Certificate) -> float:
+    """Milliseconds for what it takes whatever the others are."""
+    return _signature(certificate) + _distribution_points(certificate)
+
+
+def _distribution_points(certificate: Certificate) -> float:
+    """Milliseconds to read them. Before version 4, OpenSSL makes a copy of a name for each that is
+    relative to it, be it the issuer's or one in there (RFC 5280 section 4.2.1.13)."""
+    if _DISTRIBUTION_POINTS not in certificate.der:
+        return 0.0
+    try:
+        issuer, points = certificate.fields[2], extension(certificate, _DISTRIBUTION_POINTS)
+    except (ValueError, IndexError):
+        issuer = points = certificate.der
+    copied = max(len(issuer), len(points))
+    return sum(map(points.count, _RELATIVE_NAMES)) * copied * _COPIED_BYTE
+
+
 def _signature(issuer: Certificate) -> float:
     """Milliseconds to verify one by the key in `issuer`."""
     info = issuer.der
@@ -79,7 +110,9 @@ def _signature(issuer: Certificate) -> float:
                     return math.inf
             # The point at infinity is one byte, whatever the curve.
             size = 8 * (len(key) - 1) // (2 if key[0] == _UNCOMPRESSED else 1) or _LONGEST_FIELD
-            return _curve(size)
+            if parameters and parameters[0] in _USUAL_CURVES:
+                return _curve(size)
+            return max(_OTHER_CURVES, 1.5 * _curve(size))
         if kind in _EDWARDS or kind.startswith(_NIST):
             return _OTHER_KEYS
     except (ValueError, IndexError):
