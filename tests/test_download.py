@@ -124,7 +124,7 @@ def test_number_of_redirects(ca: CaIssuersServer, root: Issued) -> None:
     [
         ("https://127.0.0.1/", "led to https://127.0.0.1/, which is not an http:// URL"),
         ("file:///etc/passwd", "led to file:/etc/passwd, which is not an http:// URL"),
-        ("http://[::1", "is not a URL that can be fetched (Invalid port: ':1')"),
+        ("http://[::1", "redirects to what is no URL (Invalid port: ':1')"),
         (
             "http://1.2.3.4.5/",
             "led to http://1.2.3.4.5/, which is not a URL that can be fetched "

@@ -499,6 +499,31 @@ def test_proxy_that_hangs_up(answer: bytes) -> None:
         server.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        (b"", "broke off (Server disconnected without sending a response.)"),
+        (b"220 smtp.example ready\r\n\r\n", "does not speak HTTP ("),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "answered 407"),
+    ],
+)
+def test_server_behind_a_socks_proxy(said: bytes, what: str) -> None:
+    """What the server does is remembered of its URL: the proxy only makes the connection."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(said)
+
+    server = Listener(talk)
+    try:
+        with SocksServer(server.port) as proxy, pytest.raises(DownloadError) as error:
+            get("http://ca.example/", proxied(proxy.port, scheme="socks5"))
+    finally:
+        server.close()
+    assert not isinstance(error.value, NotTried)
+    assert str(error.value).startswith(what)
+
+
 @pytest.mark.parametrize("way", ["direct", "http", "https", "socks5"])
 def test_all_bytes_are_counted(
     way: str,

@@ -35,8 +35,10 @@ class Rounds:
         self._task.cancel()
 
 
-async def work(name: str, rounds: Rounds, done: list[tuple[int, str]], slices: int) -> None:
-    mine = Slices()
+async def work(
+    name: str, rounds: Rounds, done: list[tuple[int, str]], slices: int, payer: str = ""
+) -> None:
+    mine = Slices(payer)
     try:
         for _ in range(slices):
             await mine.next()
@@ -59,6 +61,25 @@ def test_one_in_each_round() -> None:
         numbers = [number for number, _ in done]
         assert numbers == sorted({*numbers})
         assert "".join(name for _, name in done) == "abc" * 4
+
+
+def test_each_payer_has_as_much() -> None:
+    """However many compute for one, others have their turn after the next of them."""
+
+    async def main() -> list[tuple[int, str]]:
+        rounds, done = Rounds(), list[tuple[int, str]]()
+        many = [work("m", rounds, done, 3, "many") for _ in range(9)]
+        few = [work(name, rounds, done, 3, name) for name in "ab"]
+        await asyncio.gather(*many, *few)
+        rounds.stop()
+        return done
+
+    done = asyncio.run(main())
+    numbers = [number for number, _ in done]
+    assert numbers == sorted({*numbers})
+    names = "".join(name for _, name in done)
+    assert names.count("m") == 27
+    assert max(names.rindex("a"), names.rindex("b")) <= 3 * 3 + 2
 
 
 @pytest.mark.parametrize(("shared", "rounds_taken"), [(0.0, 12), (60.0, 1)])

@@ -147,7 +147,8 @@ class Completion:
         # In a crowd there is time between `complete_at_once` and this, in which another completion
         # may have got what is missing, and be over.
         self._search.look_again()
-        await self._work_gently()
+        slices = Slices(budget.server.group)
+        await self._work_gently(slices)
         while not self._done and (certificate := self._next_to_ask(budget)) is not None:
             attempt = await self._ask(certificate, budget)
             if attempt is not None:
@@ -158,7 +159,7 @@ class Completion:
             else:
                 nesting = self._nesting.get(certificate, 0) + 1
                 self._arrived.extend((found, nesting) for found in attempt.found)
-                await self._work_gently()
+                await self._work_gently(slices)
 
     def _work(self) -> Generator[None, None, None]:
         for certificate in self._presented:
@@ -170,8 +171,7 @@ class Completion:
             yield
         yield from self._search.run()
 
-    async def _work_gently(self) -> None:
-        slices = Slices()
+    async def _work_gently(self, slices: Slices) -> None:
         try:
             # Many may have waited for the same download.
             await slices.next()

@@ -54,6 +54,12 @@ class Proxy:
     ca_file: str = ""
     ca_folder: str = ""
 
+    @property
+    def answers(self) -> bool:
+        """Whether it is asked for URLs, so that an answer may be its own. One that speaks SOCKS5
+        only makes the connection."""
+        return self.scheme != "socks5"
+
 
 @dataclass(frozen=True)
 class Server:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterator
 from weakref import WeakKeyDictionary
-
-_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 SHARED = 0.005
 """Seconds of a round of the event loop that are for all moments together."""
@@ -84,11 +83,13 @@ _used_at_once: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDict
 
 
 class Slices:
-    """Of one task in the running event loop. Before each one await `next()`. Call `over()` in the
-    end, whatever happens."""
+    """Of one task in the running event loop, on behalf of `payer`: all who compute for the same one
+    have as much together as others have. Before each one await `next()`. Call `over()` in the end,
+    whatever happens."""
 
-    def __init__(self) -> None:
-        self._lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    def __init__(self, payer: Hashable = None) -> None:
+        self._turns = _turns.setdefault(asyncio.get_running_loop(), _Turns())
+        self._payer = payer
         self._held = False
         self._began = 0.0
 
@@ -97,12 +98,49 @@ class Slices:
         # Ours lasts until then, so that nobody else begins in the same round.
         await asyncio.sleep(time.thread_time() - self._began if self._held else 0)
         self.over()
-        # Who waits gets it in the order of arrival.
-        await self._lock.acquire()
+        await self._turns.take(self._payer)
         self._held = True
         self._began = time.thread_time()
 
     def over(self) -> None:
         if self._held:
             self._held = False
-            self._lock.release()
+            self._turns.give_back()
+
+
+class _Turns:
+    """Those of one event loop. Payers have theirs one after the other, and those of one payer in
+    the order of arrival."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+
+    async def take(self, payer: Hashable) -> None:
+        if not self._taken:
+            self._taken = True
+            return
+        ours = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(payer, deque()).append(ours)
+        try:
+            await ours
+        except asyncio.CancelledError:
+            # It may have become ours in the same round.
+            if not ours.cancelled():
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        while self._waiting:
+            payer, those = self._waiting.popitem(last=False)
+            next_one = those.popleft()
+            if those:
+                self._waiting[payer] = those
+            # Who was cancelled stays until then.
+            if not next_one.done():
+                next_one.set_result(None)
+                return
+        self._taken = False
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()

@@ -99,7 +99,11 @@ class Downloader:
             certificates, location = await self._hop(target, server)
             if location is None:
                 return certificates
-            target = target.join(await parsed(location))
+            try:
+                target = target.join(await parsed(location))
+            except (httpx.InvalidURL, ValueError) as error:
+                what = printable(str(error))
+                raise DownloadError(f"redirects to what is no URL ({what})") from error
         hops.clear()
         raise DownloadError(f"led to more than {MAX_REDIRECTS} redirects")
 
@@ -116,8 +120,9 @@ class Downloader:
             if len(body) <= SMALL_BODY:
                 return _read(body), None
             return await asyncio.to_thread(_read, body), None
-        if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED and server.proxy is not None:
-            raise no_entry(server.proxy)
+        proxy = server.proxy
+        if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED and proxy and proxy.answers:
+            raise no_entry(proxy)
         if location is None or status not in (301, 302, 303, 307, 308):
             raise DownloadError(f"answered {status}")
         return (), location
@@ -191,7 +196,9 @@ class Downloader:
         except (DownloadError, TooManyLookups):
             raise
         except httpx.TransportError as error:
-            raise said_by(proxy, error) from error
+            if proxy.answers or isinstance(error, httpx.ProxyError):
+                raise said_by(proxy, error) from error
+            raise
         except OSError as error:
             # Its name, or the roots for it.
             failure = error

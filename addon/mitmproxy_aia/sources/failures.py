@@ -39,7 +39,7 @@ def told(error: Exception, where: str = "") -> DownloadError:
 def no_entry(proxy: Proxy) -> NotTried:
     """It says nothing of the URL, and may be mended at any moment."""
     what = "refused our credentials" if proxy.credentials else "wants credentials"
-    code = "" if proxy.scheme == "socks5" else "407; "
+    code = "407; " if proxy.answers else ""
     return NotTried(f"was not downloaded: the proxy {what} ({code}{proxy.option})")
 
 
