@@ -183,7 +183,7 @@ AT_ONCE: dict[str, tuple[Callable[[socket.socket], None], str | tuple[str, ...]]
     ),
     "a redirect to a long URL": (
         answer(b"HTTP/1.1 302 Found\r\nLocation: /" + "é".encode() * 5_000 + b"\r\n\r\n"),
-        f"is not a URL that can be fetched (longer than {MAX_URL} characters)",
+        f"redirects to what is no URL (longer than {MAX_URL} characters)",
     ),
     "a compressed transfer": (
         answer(OK + b"Transfer-Encoding: gzip\r\n\r\n", gzip.compress(bytes(MIB))),
@@ -244,11 +244,12 @@ def test_longest_url(ca: CaIssuersServer, root: Issued, more: int) -> None:
     """In a certificate and after a redirect."""
     path = "/" + "a" * (MAX_URL - len(ca.url("/")) + more)
     url = ca.serve(path, root.der)
-    for each in (url, ca.redirect(f"/to-the-longest-{more}", url)):
+    for each, what in {
+        url: "is not a URL that can be fetched",
+        ca.redirect(f"/to-the-longest-{more}", url): "redirects to what is no URL",
+    }.items():
         if more:
-            assert why_not(each) == (
-                f"is not a URL that can be fetched (longer than {MAX_URL} characters)"
-            )
+            assert why_not(each) == f"{what} (longer than {MAX_URL} characters)"
         else:
             assert get(each) == ["CN=Lab Root"]
 

@@ -35,10 +35,8 @@ class Rounds:
         self._task.cancel()
 
 
-async def work(
-    name: str, rounds: Rounds, done: list[tuple[int, str]], slices: int, payer: str = ""
-) -> None:
-    mine = Slices(payer)
+async def work(name: str, rounds: Rounds, done: list[tuple[int, str]], slices: int) -> None:
+    mine = Slices()
     try:
         for _ in range(slices):
             await mine.next()
@@ -48,7 +46,7 @@ async def work(
 
 
 def test_one_in_each_round() -> None:
-    """In the order of arrival, and nobody twice before all others had a turn."""
+    """Those who come are first in the order of arrival."""
 
     async def main() -> list[tuple[int, str]]:
         rounds, done = Rounds(), list[tuple[int, str]]()
@@ -60,26 +58,43 @@ def test_one_in_each_round() -> None:
         done = asyncio.run(main())
         numbers = [number for number, _ in done]
         assert numbers == sorted({*numbers})
-        assert "".join(name for _, name in done) == "abc" * 4
+        names = "".join(name for _, name in done)
+        assert names.startswith("abc")
+        assert sorted(names) == [*"aaaabbbbcccc"]
 
 
-def test_each_payer_has_as_much() -> None:
-    """However many compute for one, others have their turn after the next of them."""
+def test_who_has_computed_least_goes_first() -> None:
+    """However many compute for others, and for however many."""
 
-    async def main() -> list[tuple[int, str]]:
-        rounds, done = Rounds(), list[tuple[int, str]]()
-        many = [work("m", rounds, done, 3, "many") for _ in range(9)]
-        few = [work(name, rounds, done, 3, name) for name in "ab"]
-        await asyncio.gather(*many, *few)
-        rounds.stop()
+    async def compute(name: str, payer: str, seconds: float, done: list[str]) -> None:
+        mine = Slices(payer)
+        try:
+            for _ in range(4):
+                await mine.next()
+                done.append(name)
+                ends = time.thread_time() + seconds
+                while time.thread_time() < ends:
+                    pass
+        finally:
+            mine.over()
+
+    async def main(payers: int) -> list[str]:
+        done = list[str]()
+        many = [
+            asyncio.create_task(compute("m", f"{number % payers}", 0.003, done))
+            for number in range(8)
+        ]
+        while len(done) < 12:  # noqa: ASYNC110 -- they compute
+            await asyncio.sleep(0)
+        await compute("late", "late", 0.0005, done)
+        await asyncio.gather(*many)
         return done
 
-    done = asyncio.run(main())
-    numbers = [number for number, _ in done]
-    assert numbers == sorted({*numbers})
-    names = "".join(name for _, name in done)
-    assert names.count("m") == 27
-    assert max(names.rindex("a"), names.rindex("b")) <= 3 * 3 + 2
+    for payers in 1, 8:
+        done = asyncio.run(main(payers))
+        assert done.count("m") == 32
+        # One at most has its turn in between.
+        assert len(done) - 1 - done[::-1].index("late") - done.index("late") <= 2 * 3
 
 
 @pytest.mark.parametrize(("shared", "rounds_taken"), [(0.0, 12), (60.0, 1)])
@@ -226,7 +241,7 @@ def use_up(seconds: float) -> None:
 
 
 def test_it_is_used_up() -> None:
-    """Then nothing is left, and nothing is owed. An error does not change that."""
+    """Then a crumb is left, and nothing is owed. An error does not change that."""
 
     async def main() -> None:
         with pytest.raises(ZeroDivisionError):
@@ -234,14 +249,15 @@ def test_it_is_used_up() -> None:
         for _ in range(2):
             now = time.thread_time()
             with at_once(0.02) as ends:
-                assert now <= ends <= time.thread_time()
+                assert now <= ends - slices.CRUMB <= time.thread_time()
 
     asyncio.run(main())
 
 
-def test_chains_that_come_at_the_same_moment(root: Issued) -> None:
+def test_chains_that_come_at_the_same_moment(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one has taken long, the others wait for their turn, and do at once what takes next to
     nothing. In the next round of the event loop there is time again."""
+    monkeypatch.setattr(slices, "CRUMB", 0.0)
     issuer = root.issue("CA", ca=True)
     chain = certificates(issuer.issue(), issuer.issue(), issuer)
     alone, limits = chain[:1], Limits(slice=0.2)
@@ -261,6 +277,53 @@ def test_chains_that_come_at_the_same_moment(root: Issued) -> None:
         assert verified_at_once(chain)
 
     asyncio.run(main())
+
+
+def test_cancelled_when_it_is_its_turn() -> None:
+    """The turn is not lost, and neither is that of the next one who waits."""
+
+    async def main() -> None:
+        first = Slices()
+        await first.next()
+        waiting = [asyncio.create_task(Slices(payer).next()) for payer in (1, 1, 2)]
+        last = Slices(1)
+        waiting.append(asyncio.create_task(last.next()))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        waiting[1].cancel()
+        first.over()
+        waiting[0].cancel()  # when it has just become its turn
+        waiting[2].cancel()
+        assert [*map(type, await asyncio.gather(*waiting, return_exceptions=True))] == [
+            *[asyncio.CancelledError] * 3,
+            type(None),
+        ]
+        last.over()
+        await Slices().next()
+
+    asyncio.run(main())
+
+
+def test_many_payers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of them is bounded."""
+    monkeypatch.setattr(slices, "MAX_PAYERS", 3)
+    known = list[int]()
+
+    async def compute(payer: int) -> None:
+        mine = Slices(payer)
+        try:
+            for _ in range(3):
+                await mine.next()
+                known.append(len(mine._turns._used))
+        finally:
+            mine.over()
+
+    async def main() -> None:
+        await asyncio.gather(*map(compute, range(10)))
+
+    asyncio.run(main())
+    assert len(known) == 30
+    assert max(known) == 3
 
 
 def test_what_arrives_is_taken_up_in_slices(root: Issued) -> None:

@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import itertools
 import time
-from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
 from weakref import WeakKeyDictionary
 
 SHARED = 0.005
 """Seconds of a round of the event loop that are for all moments together."""
+CRUMB = 0.001
+"""Seconds that are enough for an honest chain of which all is known, whatever else has come at the
+same moment."""
+MAX_PAYERS = 1_000
+"""Of whom it is known how much they have computed."""
 
 
 async def moment() -> None:
@@ -61,7 +67,7 @@ _moments: WeakKeyDictionary[asyncio.AbstractEventLoop, _Moments] = WeakKeyDictio
 def at_once(seconds: float) -> Iterator[float]:
     """For those who cannot wait for a turn: what is done in here takes its time from `seconds` that
     all of them have together in a round of the event loop. Gives the time.thread_time() at which
-    that is used up, which for who comes last is now."""
+    that is used up, and for those who come too late their `CRUMB`."""
     began = time.thread_time()
     try:
         loop = asyncio.get_running_loop()
@@ -73,7 +79,7 @@ def at_once(seconds: float) -> Iterator[float]:
         used = _used_at_once[loop] = 0.0
         loop.call_soon(_used_at_once.pop, loop)
     try:
-        yield began + max(0.0, seconds - used)
+        yield began + max(CRUMB, seconds - used)
     finally:
         _used_at_once[loop] = used + time.thread_time() - began
 
@@ -83,64 +89,83 @@ _used_at_once: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDict
 
 
 class Slices:
-    """Of one task in the running event loop, on behalf of `payer`: all who compute for the same one
-    have as much together as others have. Before each one await `next()`. Call `over()` in the end,
-    whatever happens."""
+    """Of one task in the running event loop, on behalf of `payer`. Before each slice await
+    `next()`, and call `over()` in the end, whatever happens.
+
+    The payer goes first for whom least has been computed, and of his tasks the one that has
+    computed least.
+    """
 
     def __init__(self, payer: Hashable = None) -> None:
         self._turns = _turns.setdefault(asyncio.get_running_loop(), _Turns())
         self._payer = payer
-        self._held = False
-        self._began = 0.0
+        self._used = 0.0
+        self._began: float | None = None
 
     async def next(self) -> None:
         """Returns when it is our turn, at the earliest when the event loop comes round."""
         # Ours lasts until then, so that nobody else begins in the same round.
-        await asyncio.sleep(time.thread_time() - self._began if self._held else 0)
-        self.over()
-        await self._turns.take(self._payer)
-        self._held = True
+        used = 0.0 if self._began is None else time.thread_time() - self._began
+        await asyncio.sleep(used)
+        self._give_back(used)
+        await self._turns.take(self._payer, self._used)
         self._began = time.thread_time()
 
     def over(self) -> None:
-        if self._held:
-            self._held = False
-            self._turns.give_back()
+        if self._began is not None:
+            self._give_back(time.thread_time() - self._began)
+
+    def _give_back(self, used: float) -> None:
+        if self._began is not None:
+            self._began = None
+            self._used += used
+            self._turns.give_back(self._payer, used)
 
 
 class _Turns:
-    """Those of one event loop. Payers have theirs one after the other, and those of one payer in
-    the order of arrival."""
+    """Those of one event loop."""
 
     def __init__(self) -> None:
         self._taken = False
-        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._arrivals = itertools.count()
+        # By payer: seconds, order of arrival, and what becomes done.
+        self._waiting: dict[Hashable, list[tuple[float, int, asyncio.Future[None]]]] = {}
+        # Seconds, since there was last nobody who had to wait.
+        self._used: dict[Hashable, float] = {}
 
-    async def take(self, payer: Hashable) -> None:
+    async def take(self, payer: Hashable, used: float) -> None:
+        """For a task that has computed for `used` seconds."""
         if not self._taken:
             self._taken = True
             return
         ours = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(payer, deque()).append(ours)
+        task = used, next(self._arrivals), ours
+        heapq.heappush(self._waiting.setdefault(payer, []), task)
         try:
             await ours
         except asyncio.CancelledError:
             # It may have become ours in the same round.
             if not ours.cancelled():
-                self.give_back()
+                self.give_back(payer, 0.0)
             raise
 
-    def give_back(self) -> None:
+    def give_back(self, payer: Hashable, used: float) -> None:
+        """`used` are seconds as well."""
+        self._used[payer] = self._used.get(payer, 0.0) + used
+        if len(self._used) > MAX_PAYERS:
+            self._used.clear()
         while self._waiting:
-            payer, those = self._waiting.popitem(last=False)
-            next_one = those.popleft()
-            if those:
-                self._waiting[payer] = those
+            payer = min(self._waiting, key=lambda each: self._used.get(each, 0.0))
+            tasks = self._waiting[payer]
+            *_, next_one = heapq.heappop(tasks)
+            if not tasks:
+                del self._waiting[payer]
             # Who was cancelled stays until then.
             if not next_one.done():
                 next_one.set_result(None)
                 return
         self._taken = False
+        self._used.clear()
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
