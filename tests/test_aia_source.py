@@ -10,7 +10,8 @@ import pytest
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.sources import Attempt, Budget, aia
-from mitmproxy_aia.sources.aia import AiaSource, DownloadError
+from mitmproxy_aia.sources.aia import AiaSource
+from mitmproxy_aia.sources.download_errors import DownloadError
 from tests.lab import Issued
 
 A, B = "http://a/", "http://b/"

@@ -11,14 +11,22 @@ from cryptography.x509.oid import ExtensionOID
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Proxy, Refusal, Server
-from mitmproxy_aia.sources import Budget, Found, aia
-from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource, NotTried, Refused
+from mitmproxy_aia.sources import Budget, Found, aia, download_errors
+from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource
+from mitmproxy_aia.sources.download_errors import (
+    BRIEFLY,
+    FAILURE_REMEMBERED,
+    DownloadError,
+    NotTried,
+    Refused,
+    Uncertain,
+)
 from tests.lab import Issued
 from tests.test_aia_source import A, B, Web, budget, every_attempt, leaf, run, said, settle
 
 
 class Clock:
-    """Stands in for the module `time`, of which the source uses only this."""
+    """Stands in for the module `time`, of which only this is used."""
 
     now = 1000.0
 
@@ -29,7 +37,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(aia, "time", clock)
+    for module in aia, download_errors:
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -45,7 +54,7 @@ def test_a_failure_is_remembered(root: Issued, clock: Clock) -> None:
     async def test() -> None:
         assert await attempt() == "http://a/ answered 404"
         web.answers = {A: (web.ca,)}
-        clock.now += aia.FAILURE_REMEMBERED - 0.75
+        clock.now += FAILURE_REMEMBERED - 0.75
         assert await attempt() == "http://a/ answered 404 (59 s ago)"
         assert web.asked == [A]
         clock.now += 0.75
@@ -63,7 +72,7 @@ def test_a_second_failure_is_remembered_anew(root: Issued, clock: Clock) -> None
     async def test() -> None:
         for _ in range(2):
             await every_attempt(source, leaf(root, A), Budget(1e6, 1))
-            clock.now += aia.FAILURE_REMEMBERED
+            clock.now += FAILURE_REMEMBERED
         clock.now -= 1
         (attempt,) = await every_attempt(source, leaf(root, A), Budget(1e6, 1))
         assert attempt.outcome == "answered 404 (59 s ago)"
@@ -71,9 +80,53 @@ def test_a_second_failure_is_remembered_anew(root: Issued, clock: Clock) -> None
     run(test())
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Uncertain("answered 503"), "answered 503"),
+        (Refused(Refusal("led to http://10.0.0.1/, which is private"), redirected=True),
+         "led to http://10.0.0.1/, which is private (aia_allow)"),
+    ],
+)  # fmt: skip
+def test_some_are_remembered_briefly(
+    root: Issued, clock: Clock, error: DownloadError, words: str
+) -> None:
+    """What may be a proxy's fault, and what a rule refuses after somebody was asked."""
+    web = Web(root)
+    source = AiaSource(web)
+    web.answers = {A: error}
+
+    async def test() -> None:
+        for ago in "", f" ({BRIEFLY - 0.5:.0f} s ago)":
+            (attempt,) = await every_attempt(source, leaf(root, A), Budget(1e6, 1))
+            assert attempt.outcome == words + ago
+            assert attempt.refused == isinstance(error, Refused)
+            clock.now += BRIEFLY - 0.5
+        assert web.asked == [A]
+        await every_attempt(source, leaf(root, A), Budget(1e6, 1))
+        assert web.asked == [A, A]
+
+    run(test())
+
+
+@pytest.mark.parametrize("error", [NotTried("was not tried"), Refused(Refusal("is private"))])
+def test_some_are_not_remembered(root: Issued, clock: Clock, error: DownloadError) -> None:
+    """What was our own doing, and what a rule refuses before anybody is asked."""
+    web = Web(root)
+    source = AiaSource(web)
+    web.answers = {A: error}
+
+    async def test() -> None:
+        for _ in range(2):
+            await every_attempt(source, leaf(root, A), Budget(1e6, 1))
+        assert web.asked == [A, A]
+
+    run(test())
+
+
 def test_the_table_of_failures_is_bounded(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest failure makes room."""
-    monkeypatch.setattr(aia, "FAILURES_REMEMBERED", 2)
+    monkeypatch.setattr(download_errors, "FAILURES_REMEMBERED", 2)
     web = Web(root)
     source = AiaSource(web)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mitmproxy_aia.egress import Server
-from mitmproxy_aia.sources.aia import DownloadError, NotTried
 from mitmproxy_aia.sources.download import MAX_BODY, MAX_REDIRECTS, Downloader
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried
 from tests.lab import CaIssuersServer, Issued, dead_url, pem_bundle
 
 PATIENT = 20.0

@@ -15,8 +15,14 @@ import pytest
 
 from mitmproxy_aia.egress import Policy, Proxy, Server
 from mitmproxy_aia.sources import bounded, download
-from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.download import Downloader
+from mitmproxy_aia.sources.download_errors import (
+    BRIEFLY,
+    DownloadError,
+    NotTried,
+    Refused,
+    Uncertain,
+)
 from mitmproxy_aia.sources.transports import Transports
 from tests.lab import CaIssuersServer, Issued, dead_url, pem_bundle, trust_file
 from tests.lab.listener import Listener
@@ -333,6 +339,26 @@ def test_407(ca: CaIssuersServer, credentials: str, words: str) -> None:
     assert str(error.value) == f"was not downloaded: the proxy {words} (407; aia_proxy)"
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_gateway_errors(ca: CaIssuersServer, status: int) -> None:
+    """Through a proxy they may be its own; from the server itself they are not."""
+    url = ca.serve(f"/{status}", b"", status=status)
+    with pytest.raises(Uncertain, match=f"^answered {status}$"):
+        get(f"http://ca.example/{status}", proxied(ca.port))
+    with pytest.raises(DownloadError) as error:
+        get(url, HERE)
+    assert not isinstance(error.value, Uncertain)
+
+
+def test_refusal_after_a_redirect(ca: CaIssuersServer) -> None:
+    """Somebody was asked for it, and so it is remembered for a moment."""
+    url = ca.redirect("/to-metadata", "http://169.254.169.254/")
+    for refused, remembered in (url, BRIEFLY), ("http://169.254.169.254/", 0.0):
+        with pytest.raises(Refused) as error:
+            get(refused, HERE)
+        assert error.value.remembered == remembered
+
+
 def test_unreachable_proxy(names: Names) -> None:
     """The reason speaks of the proxy and the option, and not of the caIssuers server."""
     port = int(dead_url("").rpartition(":")[2])
@@ -485,7 +511,7 @@ def test_socks_proxy_that_talks_nonsense(said: list[bytes], what: str) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"220 smtp.example ready\r\n\r\n"])
 def test_proxy_that_hangs_up(answer: bytes) -> None:
-    """It cannot be told whose fault that is, so it is not remembered as the URL's."""
+    """It cannot be told whose fault that is."""
 
     def hang_up(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -493,7 +519,7 @@ def test_proxy_that_hangs_up(answer: bytes) -> None:
 
     server = Listener(hang_up)
     try:
-        with pytest.raises(NotTried, match=r"^was not downloaded: the proxy .*\(aia_proxy\)$"):
+        with pytest.raises(Uncertain, match=r"^was not downloaded: the proxy .*\(aia_proxy\)$"):
             get("http://ca.example/", proxied(server.port))
     finally:
         server.close()

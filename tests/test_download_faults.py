@@ -10,8 +10,8 @@ import httpcore
 import httpx
 import pytest
 
-from mitmproxy_aia.sources.aia import NotTried
 from mitmproxy_aia.sources.download import Downloader
+from mitmproxy_aia.sources.download_errors import NotTried
 from mitmproxy_aia.sources.http1 import ask
 from mitmproxy_aia.sources.transports import Transports
 from tests.lab import CaIssuersServer, Issued, dead_url

@@ -16,7 +16,7 @@ from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.egress import NOBODY
 from mitmproxy_aia.preparation import Preparation
 from mitmproxy_aia.sources import late
-from mitmproxy_aia.sources.aia import DownloadError, NotTried
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried
 from mitmproxy_aia.sources.late import LateDownloader, download_incompatibility
 from tests.lab import CaIssuersServer, Issued, Proxy
 from tests.test_compatibility import Patch

@@ -20,9 +20,10 @@ from mitmproxy_aia.completion import GRACE, Completion, Outcome
 from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.limits import Limits
-from mitmproxy_aia.sources import aia
-from mitmproxy_aia.sources.aia import AiaSource, DownloadError
+from mitmproxy_aia.sources import aia, download_errors
+from mitmproxy_aia.sources.aia import AiaSource
 from mitmproxy_aia.sources.download import MAX_BODY, Downloader
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried
 from mitmproxy_aia.sources.resolver import MAX_LOOKUPS, Resolver
 from mitmproxy_aia.sources.urls import MAX_URL
 from tests.lab import CaIssuersServer, Issued, pkcs7_der
@@ -432,7 +433,7 @@ def test_ten_thousand_dead_leaves(root: Issued, leaves: list[Certificate]) -> No
                 web.go.set()
             for outcome in await asyncio.gather(*wave):
                 assert not outcome.verified
-            assert len(source._failures) <= aia.FAILURES_REMEMBERED
+            assert len(source._failures) <= download_errors.FAILURES_REMEMBERED
             assert len(source._tasks) <= aia.SHARE + aia.MAX_WAITING
         assert 0 < web.most <= aia.SHARE
         await asyncio.sleep(0.01)
@@ -447,7 +448,7 @@ def test_memory_of_thousands(
     leaves: list[Certificate], root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the tables are full, the next thousand cost nothing that is kept."""
-    monkeypatch.setattr(aia, "FAILURES_REMEMBERED", 100)
+    monkeypatch.setattr(download_errors, "FAILURES_REMEMBERED", 100)
 
     async def test() -> None:
         web = DeadWeb("", root)
@@ -479,7 +480,7 @@ def test_memory_of_thousands(
         finally:
             tracemalloc.stop()
         assert used[1] - used[0] < MIB // 2
-        assert len(source._failures) == aia.FAILURES_REMEMBERED
+        assert len(source._failures) == download_errors.FAILURES_REMEMBERED
         assert not source._tasks
 
     asyncio.run(asyncio.wait_for(test(), 60))
@@ -503,7 +504,7 @@ def test_names_that_hang_cost_bounded_threads(monkeypatch: pytest.MonkeyPatch) -
         await asyncio.sleep(0.05)
         assert threading.active_count() - before <= MAX_LOOKUPS
         gathered = await asyncio.gather(*tasks, return_exceptions=True)
-        assert {type(each) for each in gathered} <= {DownloadError, aia.NotTried}
+        assert {type(each) for each in gathered} <= {DownloadError, NotTried}
         gate.set()
 
     try:

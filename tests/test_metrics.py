@@ -16,7 +16,7 @@ from mitmproxy_aia.egress import NOBODY, Refusal, Server
 from mitmproxy_aia.history import History
 from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.sources import Found
-from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused
 from tests.test_history import ISSUER, LEAF, ROOT, broken, certificates, incomplete
 
 ISSUERS = certificates(ISSUER, ROOT)

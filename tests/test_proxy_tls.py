@@ -12,8 +12,8 @@ import pytest
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.egress import Proxy, Server
-from mitmproxy_aia.sources.aia import DownloadError
 from mitmproxy_aia.sources.download import Downloader
+from mitmproxy_aia.sources.download_errors import DownloadError
 from mitmproxy_aia.verification import Verifier
 from tests.lab import Issued, Relay, TlsServer, authority, trust_file
 from tests.lab.listener import Listener

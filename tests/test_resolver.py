@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mitmproxy_aia.egress import Proxy, Server
-from mitmproxy_aia.sources.aia import DownloadError, NotTried
 from mitmproxy_aia.sources.download import Downloader
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried
 from mitmproxy_aia.sources.resolver import MAX_LOOKUPS_OF_A_SITE, Resolver, TooManyLookups
 from tests.lab import CaIssuersServer, Issued, dead_url
 from tests.test_download import HERE, PATIENT, get, why_not

@@ -15,7 +15,8 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.egress import Server
 from mitmproxy_aia.sources import Found
-from mitmproxy_aia.sources.aia import Download, DownloadError, NotTried, Refused
+from mitmproxy_aia.sources.aia import Download
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused
 
 SOURCES = ("presented", "memory", "files", "sqlite", "redis", "aia")
 """Where the certificates of a path may come from, the cheapest first."""

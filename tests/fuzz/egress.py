@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from mitmproxy_aia.egress import Policy, Proxy, Server
-from mitmproxy_aia.sources.aia import DownloadError, Refused
 from mitmproxy_aia.sources.download import MAX_REDIRECTS, Downloader
+from mitmproxy_aia.sources.download_errors import DownloadError, Refused
 from tests.fuzz.addresses import (
     CORNERS,
     Address,

@@ -15,7 +15,7 @@ from mitmproxy_aia.egress import Refusal, Server
 from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.rehearsal import at_level
 from mitmproxy_aia.sources import Attempt, Budget, Found
-from mitmproxy_aia.sources.aia import DownloadError, Refused
+from mitmproxy_aia.sources.download_errors import DownloadError, Refused
 from mitmproxy_aia.verification import Verifier
 from tests.differential.brute_force import accepts
 from tests.differential.pki import CA_FAULTS, CA_LIMITS, LEAF_FAULTS

@@ -9,7 +9,8 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Server
 from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Attempt, Budget
-from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource, DownloadError
+from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource
+from mitmproxy_aia.sources.download_errors import DownloadError
 from tests.fuzz import lab
 from tests.fuzz.choices import Choices
 from tests.fuzz.der_tree import Element, parse

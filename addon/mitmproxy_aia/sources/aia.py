@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -16,14 +14,12 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Proxy, Refusal, Server, site
 from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Attempt, Budget, Found
+from mitmproxy_aia.sources.download_errors import DownloadError, Failures, Outcome
 from mitmproxy_aia.sources.slots import Place, Slots
 
 URLS_PER_CERTIFICATE = 5
 PATIENCE = 0.5
 """Seconds of waiting for one URL until the next one is tried beside it."""
-FAILURE_REMEMBERED = 60.0
-"""Seconds."""
-FAILURES_REMEMBERED = 1_000
 MAX_DOWNLOADS = 256
 """Downloads at the same time."""
 SHARE = 16
@@ -40,28 +36,6 @@ _Key = tuple[str, Space, Proxy | None]
 never had by another through it."""
 
 
-class DownloadError(OSError):
-    """Why a URL gave no certificate, worded to follow the URL: `answered 404`."""
-
-
-class NotTried(DownloadError):
-    """It was our own doing, and says nothing of the URL."""
-
-
-class Refused(NotTried):
-    """The rules do not let it be downloaded."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.what)
-        self.refusal = refusal
-
-
-@dataclass(frozen=True)
-class _Failure:
-    outcome: str
-    at: float
-
-
 class _Flight:
     """One download, shared by all who want the same at the same time.
 
@@ -75,7 +49,7 @@ class _Flight:
         self.started = time.monotonic()
         self.seconds = 0.0
         self.landed = False
-        self.result: tuple[Certificate, ...] | str | Refusal = "was given up"
+        self.result: tuple[Certificate, ...] | Outcome = "was given up"
         self.task: asyncio.Task[None]
 
     @property
@@ -111,7 +85,7 @@ class AiaSource:
         # what it brought: two levels up, that completion may yet be waiting for another
         # one. It is not a cache: what was not verified is gone with its last completion.
         self._flights: WeakValueDictionary[_Key, _Flight] = WeakValueDictionary()
-        self._failures: OrderedDict[_Key, _Failure] = OrderedDict()
+        self._failures = Failures[_Key]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = Slots(MAX_DOWNLOADS, SHARE, MAX_WAITING)
 
@@ -143,7 +117,7 @@ class AiaSource:
                 if urls:
                     url = urls.pop(0)
                     key = url, server.permits, server.proxy
-                    if (refusal := self._refusal(key)) is not None:
+                    if (refusal := self._refusal(key, server)) is not None:
                         yield refusal
                         continue
                     if budget.frozen:
@@ -179,19 +153,18 @@ class AiaSource:
             if not task.get_loop().is_closed():
                 task.cancel()
 
-    def _refusal(self, key: _Key) -> Attempt | None:
+    def _refusal(self, key: _Key, server: Server) -> Attempt | None:
         """Why a URL is not tried now, if it is not."""
         url = key[0]
         where = printable(url)
         if not url.lower().startswith("http://"):
             return Attempt(where, "was skipped (only http:// is followed)")
-        failure = self._failures.get(key)
-        if failure is not None:
-            ago = time.monotonic() - failure.at
-            if ago < FAILURE_REMEMBERED:
-                return Attempt(where, f"{failure.outcome} ({ago:.0f} s ago)")
-            del self._failures[key]
-        return None
+        if (failure := self._failures.get(key)) is None:
+            return None
+        ago, outcome = failure
+        refused = isinstance(outcome, Refusal)
+        words = outcome.words(server) if isinstance(outcome, Refusal) else outcome
+        return Attempt(where, f"{words} ({ago:.0f} s ago)", refused=refused)
 
     def _flight(self, key: _Key, budget: Budget) -> _Flight | None:
         """The flight for `key`, begun if there is none; None if too many wait already."""
@@ -224,13 +197,9 @@ class AiaSource:
         await flight.place.entered.wait()
         try:
             flight.result = await self._download(flight.url, server)
-        except Refused as error:
-            flight.result = error.refusal
-        except NotTried as error:
-            flight.result = str(error)
         except DownloadError as error:
-            flight.result = str(error)
-            self._remember_failure(flight.key, flight.result)
+            flight.result = error.outcome
+            self._failures.remember(flight.key, error)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -244,11 +213,6 @@ class AiaSource:
         flight.landed = True
         if not isinstance(flight.result, tuple) and self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
-
-    def _remember_failure(self, key: _Key, outcome: str) -> None:
-        self._failures[key] = _Failure(outcome, time.monotonic())
-        while len(self._failures) > FAILURES_REMEMBERED:
-            self._failures.popitem(last=False)
 
 
 def _target(url: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpcore
 
 from mitmproxy_aia.slices import moment
-from mitmproxy_aia.sources.aia import DownloadError
+from mitmproxy_aia.sources.download_errors import DownloadError
 
 MAX_ANSWER = 256 * 1024
 """Bytes: four times what a body may have, and more than any head that httpcore takes."""

@@ -14,8 +14,8 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
 from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.names import printable
-from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.bounded import closed_at_the_end
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused, Uncertain
 from mitmproxy_aia.sources.failures import (
     FAILURES,
     in_words,
@@ -120,10 +120,13 @@ class Downloader:
             if len(body) <= SMALL_BODY:
                 return _read(body), None
             return await asyncio.to_thread(_read, body), None
-        proxy = server.proxy
-        if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED and proxy and proxy.answers:
-            raise no_entry(proxy)
-        if location is None or status not in (301, 302, 303, 307, 308):
+        if server.proxy is not None and server.proxy.answers:
+            if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+                raise no_entry(server.proxy)
+            if status in (502, 503, 504):
+                # For a gateway, which it is as well.
+                raise Uncertain(f"answered {status}")
+        if not location or status not in (301, 302, 303, 307, 308):
             raise DownloadError(f"answered {status}")
         return (), location
 

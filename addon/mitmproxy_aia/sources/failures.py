@@ -13,7 +13,7 @@ import httpx
 
 from mitmproxy_aia.egress import Proxy
 from mitmproxy_aia.names import printable
-from mitmproxy_aia.sources.aia import DownloadError, NotTried, Refused
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused, Uncertain
 from mitmproxy_aia.sources.proxy_tls import Distrusted
 from mitmproxy_aia.sources.resolver import TooManyLookups
 from mitmproxy_aia.sources.socks import HUNG_UP, NO_ENTRY, NO_SOCKS
@@ -26,7 +26,8 @@ def told(error: Exception, where: str = "") -> DownloadError:
     """The same as an error that says what came of the download, and whether that says anything of
     the URL. `where` is where it was led to."""
     if isinstance(error, Refused):
-        return Refused(replace(error.refusal, what=where + error.refusal.what))
+        refusal = replace(error.refusal, what=where + error.refusal.what)
+        return Refused(refusal, redirected=bool(where))
     if isinstance(error, DownloadError):
         return type(error)(where + str(error))
     if isinstance(error, TooManyLookups):
@@ -49,10 +50,9 @@ def said_by(proxy: Proxy, error: httpx.TransportError) -> DownloadError:
     if text == NO_ENTRY:
         return no_entry(proxy)
     what = f"was not downloaded: the proxy {text} ({proxy.option})"
-    if isinstance(error, httpx.ProxyError) and text not in (NO_SOCKS, HUNG_UP):
-        return DownloadError(what)
-    # It may be the proxy as well as whoever is behind it.
-    return NotTried(what)
+    if text in (NO_SOCKS, HUNG_UP):
+        return NotTried(what)
+    return DownloadError(what) if isinstance(error, httpx.ProxyError) else Uncertain(what)
 
 
 def too_many_files(error: BaseException) -> bool:

@@ -27,8 +27,8 @@ from mitmproxy_aia.errors import curable
 from mitmproxy_aia.formats import presented
 from mitmproxy_aia.openssl import error_text, presented_to
 from mitmproxy_aia.rejections import rejected_in
-from mitmproxy_aia.sources.aia import DownloadError
 from mitmproxy_aia.sources.bounded import MAX_READ, BoundedBackend
+from mitmproxy_aia.sources.download_errors import DownloadError
 from mitmproxy_aia.verification import Verifier
 
 
