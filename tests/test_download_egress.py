@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import os
 import resource
 import socket
 import ssl
@@ -295,6 +296,15 @@ def test_http_proxy_without_credentials(ca: CaIssuersServer, root: Issued) -> No
     ca.serve("/none", root.der)
     assert get("http://no-such-name.example/none", proxied(ca.port)) == ["CN=Lab Root"]
     assert "proxy-authorization" not in ca.requests[-1].headers
+
+
+def test_credentials_that_are_no_text(ca: CaIssuersServer, root: Issued) -> None:
+    """They are sent in the bytes in which they were given to mitmproxy."""
+    ca.serve("/bytes", root.der)
+    given = b"me:p\xff"
+    get("http://ca.example/bytes", proxied(ca.port, os.fsdecode(given)))
+    told = ca.requests[-1].headers["proxy-authorization"]
+    assert told == f"Basic {b64encode(given).decode()}"
 
 
 def test_proxy_is_named_by_name(ca: CaIssuersServer, root: Issued, names: Names) -> None:

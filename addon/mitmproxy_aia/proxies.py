@@ -15,7 +15,7 @@ DIRECT: Way = "direct"
 
 _SCHEMES = ("http", "https", "socks5")
 _HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
-_PLACE = re.compile(r"(.*@)?(\[[^\[\]]*\]|[^\[\]:@]*):[0-9]+", re.DOTALL)
+_PLACE = re.compile(r"(.*@)?(\[[^\[\]]*:[^\[\]]*\]|[^\[\]:@]*):[0-9]+")
 _SOCKS_MOST = 255
 """Bytes (RFC 1929 section 2)."""
 
@@ -26,6 +26,9 @@ def parse_proxy(text: str) -> Proxy | Way:
         if text == way:
             return way
     wanted = f"{AUTO}, {DIRECT} or scheme://user:password@host:port ({', '.join(_SCHEMES)})"
+    if not text.isprintable():
+        # urlsplit leaves some of it out, be it in a password.
+        raise ValueError("aia_proxy: there is a line break or the like in its URL")
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -49,7 +52,9 @@ def parse_proxy(text: str) -> Proxy | Way:
         raise ValueError("aia_proxy: what stands for a host in its URL is no name and no address")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"aia_proxy: there is more in its URL than a proxy; it takes {wanted}")
-    return Proxy(parts.scheme, parts.hostname, port, _credentials(parts))
+    # Zones are written in two ways (RFC 6874 section 2).
+    host = parts.hostname.replace("%25", "%")
+    return Proxy(parts.scheme, host, port, _credentials(parts))
 
 
 def _credentials(parts: SplitResult) -> str:
@@ -65,6 +70,8 @@ def _credentials(parts: SplitResult) -> str:
     if ":" in user:
         # There is no way to say so (RFC 7617 section 2).
         raise ValueError("aia_proxy: its user has a colon in it")
+    if parts.scheme == "socks5" and not user:
+        raise ValueError("aia_proxy: there is a password without a user in its URL")
     if parts.scheme == "socks5" and max(map(len, (user.encode(), password.encode()))) > _SOCKS_MOST:
         raise ValueError(f"aia_proxy: its user or password has more than {_SOCKS_MOST} bytes")
     return f"{user}:{password}"

@@ -58,7 +58,9 @@ class Transports:
                 raise
             return await ask(stream, url.raw_path, headers)
         if proxy.credentials:
-            token = base64.b64encode(proxy.credentials.encode()).decode("ascii")
+            # As mitmproxy does it: upstream_auth may hold what is no text in UTF-8.
+            credentials = proxy.credentials.encode(errors="surrogateescape")
+            token = base64.b64encode(credentials).decode("ascii")
             headers = {**headers, "Proxy-Authorization": f"Basic {token}"}
         backend = _BACKEND
         if proxy.scheme == "https":
