@@ -2,6 +2,8 @@
 
 # ruff: noqa: ASYNC109 -- the parameters are httpcore's
 import asyncio
+import errno
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -11,7 +13,12 @@ import httpx
 import pytest
 
 from mitmproxy_aia.sources.download import Downloader
-from mitmproxy_aia.sources.download_errors import NotTried
+from mitmproxy_aia.sources.download_errors import (
+    BRIEFLY,
+    FAILURE_REMEMBERED,
+    DownloadError,
+    NotTried,
+)
 from mitmproxy_aia.sources.http1 import ask
 from mitmproxy_aia.sources.transports import Transports
 from tests.lab import CaIssuersServer, Issued, dead_url
@@ -140,6 +147,31 @@ def test_broken_transport(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Transports, "direct", fail)
     assert why_not(dead_url()) == "broke off (ReadError)"
+
+
+@pytest.mark.parametrize(
+    ("code", "remembered"),
+    [
+        (errno.ECONNREFUSED, FAILURE_REMEMBERED),
+        (errno.EHOSTUNREACH, FAILURE_REMEMBERED),
+        (errno.ENETUNREACH, BRIEFLY),
+        (errno.EADDRNOTAVAIL, BRIEFLY),
+        (errno.ENOBUFS, BRIEFLY),
+    ],
+)
+def test_how_long_it_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, code: int, remembered: float
+) -> None:
+    """A machine without a network does not hold that against a URL for a minute."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", fail)
+    with pytest.raises(DownloadError) as error:
+        get(dead_url())
+    assert str(error.value) == f"could not be reached ({os.strerror(code)})"
+    assert error.value.remembered == remembered
 
 
 def test_too_many_open_files() -> None:

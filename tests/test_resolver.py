@@ -1,7 +1,9 @@
 """Name lookups in threads of our own, and downloads by name."""
 
 import asyncio
+import errno
 import gc
+import resource
 import socket
 import threading
 from typing import Any
@@ -10,7 +12,12 @@ import pytest
 
 from mitmproxy_aia.egress import Proxy, Server
 from mitmproxy_aia.sources.download import Downloader
-from mitmproxy_aia.sources.download_errors import DownloadError, NotTried
+from mitmproxy_aia.sources.download_errors import (
+    BRIEFLY,
+    FAILURE_REMEMBERED,
+    DownloadError,
+    NotTried,
+)
 from mitmproxy_aia.sources.resolver import MAX_LOOKUPS_OF_A_SITE, Resolver, TooManyLookups
 from tests.lab import CaIssuersServer, Issued, dead_url
 from tests.test_download import HERE, PATIENT, get, why_not
@@ -132,6 +139,48 @@ def test_download_from_a_name_without_an_answer(names: Names) -> None:
     assert why_not("http://empty.test/") == "has a host without an address"
     dead = dead_url("/").replace("127.0.0.1", "dead.test")
     assert why_not(dead) == "could not be reached (Connection refused)"
+
+
+def test_no_files_left() -> None:
+    """The C library says that there is no such name then. It is not to be believed."""
+
+    async def main() -> None:
+        resolve, downloader = Resolver(), Downloader(lambda: PATIENT)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files") as error:
+                await resolve("no-such-name.invalid")
+            assert error.value.errno == errno.EMFILE
+            with pytest.raises(NotTried, match=r"^was not tried \(could .*Too many open"):
+                await downloader("http://no-such-name.invalid/", HERE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("code", "remembered"),
+    [
+        (socket.EAI_NONAME, FAILURE_REMEMBERED),
+        (socket.EAI_AGAIN, BRIEFLY),
+        (socket.EAI_MEMORY, BRIEFLY),
+    ],
+)
+def test_how_long_it_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, code: int, remembered: float
+) -> None:
+    """What may be over in a moment is not held against a URL for a minute."""
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise socket.gaierror(code, "in words")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(DownloadError) as error:
+        get("http://ca.test/")
+    assert str(error.value) == "could not be reached (in words)"
+    assert error.value.remembered == remembered
 
 
 def test_too_many_lookups_say_nothing_of_a_url(names: Names) -> None:

@@ -31,7 +31,7 @@ class DownloadError(OSError):
 
 
 class Uncertain(DownloadError):
-    """It may be the URL's fault as well as that of a proxy."""
+    """It may be the URL's fault as well as that of a proxy, or of our own network."""
 
     remembered = BRIEFLY
 

@@ -20,6 +20,12 @@ from mitmproxy_aia.sources.socks import HUNG_UP, NO_ENTRY, NO_SOCKS
 
 FAILURES = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 """What a download is expected to fail of."""
+OF_NAMES = (socket.EAI_AGAIN, socket.EAI_MEMORY)
+OF_NETWORKS = (
+    *(errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL),
+    *(errno.ENOBUFS, errno.ENOMEM),
+)
+"""What this machine, or its network, may lack now and have in a moment."""
 
 
 def told(error: Exception, where: str = "") -> DownloadError:
@@ -34,7 +40,8 @@ def told(error: Exception, where: str = "") -> DownloadError:
         return NotTried(f"{where}was not tried ({error})")
     if too_many_files(error):
         return NotTried(f"{where}was not tried ({in_words(error)})")
-    return DownloadError(where + in_words(error))
+    kind = Uncertain if _perhaps_ours(error) else DownloadError
+    return kind(where + in_words(error))
 
 
 def no_entry(proxy: Proxy) -> NotTried:
@@ -60,6 +67,14 @@ def too_many_files(error: BaseException) -> bool:
     return any(
         isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
         for cause in _causes(error)
+    )
+
+
+def _perhaps_ours(error: BaseException) -> bool:
+    return any(
+        cause.errno in (OF_NAMES if isinstance(cause, socket.gaierror) else OF_NETWORKS)
+        for cause in _causes(error)
+        if isinstance(cause, OSError)
     )
 
 

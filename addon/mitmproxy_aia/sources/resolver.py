@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 from collections import Counter
@@ -22,6 +23,10 @@ MAX_LOOKUPS_OF_A_SITE = 16
 """Of these, in one domain, so that its name servers cannot use up all."""
 MAX_LOOKUPS_OF_A_PAYER = 32
 """Of these, on behalf of one server. They may outlive the downloads that they are for."""
+
+
+FILES_OF_A_LOOKUP = 4
+"""Open at the same time: a database, and sockets to name servers."""
 
 
 class TooManyLookups(OSError):
@@ -47,7 +52,8 @@ class Resolver:
 
     async def __call__(self, host: str, payer: Hashable | None = None) -> list[str]:
         """The addresses of `host`, best first. Raises OSError (socket.gaierror if the name
-        cannot be resolved, TooManyLookups if it was not tried)."""
+        cannot be resolved, TooManyLookups if it was not tried, one with the number of the error if
+        this process can open no more files)."""
         answer = self._under_way.get(host)
         if answer is None:
             if payer is not None and self._too_many(site(host), payer):
@@ -96,6 +102,8 @@ class Resolver:
             except BaseException as error:
                 # Whatever it is: somebody waits for the answer, and the place is free again.
                 failure = OSError(f"{type(error).__name__} while a name was looked up")
+            if failure is not None:
+                failure = _shortage() or failure
             # The loop may be closed when a slow name server answers at last.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, addresses, failure)
@@ -106,3 +114,15 @@ class Resolver:
             settle(None, None)
             raise
         return answer
+
+
+def _shortage() -> OSError | None:
+    """What keeps this process from opening files, if something does. glibc then calls names
+    unknown, since it could read neither /etc/hosts nor who the name servers are."""
+    try:
+        with contextlib.ExitStack() as opened:
+            for _ in range(FILES_OF_A_LOOKUP):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error
+    return None
