@@ -24,6 +24,7 @@ def test_ways(text: str) -> None:
         ("http://[fe80::1%25eth0]:80", Proxy("http", "fe80::1%eth0", 80)),
         ("http://:secret@h:1", Proxy("http", "h", 1, ":secret")),
         (f"socks5://{'u' * 255}:p@h:1", Proxy("socks5", "h", 1, f"{'u' * 255}:p")),
+        ("socks5://u:%01%00@h:1", Proxy("socks5", "h", 1, "u:\1\0")),
         (f"http://{'u' * 256}:p@h:1", Proxy("http", "h", 1, f"{'u' * 256}:p")),
     ],
 )
@@ -58,6 +59,8 @@ def test_proxy(text: str, proxy: Proxy) -> None:
         "http://user:secret\udcff@h:3128",
         "http://user%3Asecret:secret@h:3128",
         "http://user:sec\nret@h:3128",
+        "http://user:sec%0Aret@h:3128",
+        "https://us%00er:secret@h:3128",
         "http://user:secret@[v1.a]:80",
         "socks5://:secret@h:1080",
         "socks5://:@h:1080",

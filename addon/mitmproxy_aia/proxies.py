@@ -16,6 +16,7 @@ DIRECT: Way = "direct"
 _SCHEMES = ("http", "https", "socks5")
 _HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 _PLACE = re.compile(r"(.*@)?(\[[^\[\]]*:[^\[\]]*\]|[^\[\]:@]*):[0-9]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SOCKS_MOST = 255
 """Bytes (RFC 1929 section 2)."""
 
@@ -70,6 +71,9 @@ def _credentials(parts: SplitResult) -> str:
     if ":" in user:
         # There is no way to say so (RFC 7617 section 2).
         raise ValueError("aia_proxy: its user has a colon in it")
+    if parts.scheme != "socks5" and _CONTROL.search(user + password):
+        # Nor may it be said (ibid.).
+        raise ValueError("aia_proxy: there is a control character in its user or password")
     if parts.scheme == "socks5" and not user:
         raise ValueError("aia_proxy: there is a password without a user in its URL")
     if parts.scheme == "socks5" and max(map(len, (user.encode(), password.encode()))) > _SOCKS_MOST:
