@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitmproxy_aia.addresses import Address, Space, space_of
-from mitmproxy_aia.egress import BAD_PORTS, NOBODY, Policy, Proxy, Rule, Server, is_own, site
+from mitmproxy_aia.egress import BAD_PORTS, NOBODY, Policy, Proxy, Server, is_own, site
+from mitmproxy_aia.egress_rules import Rule
 
 PROXY = Proxy("http", "proxy.example", 3128, "user:secret")
 
