@@ -44,6 +44,20 @@ def test_share_of_a_target() -> None:
     assert entered(*many, other) == [True, True, False, False, True]
 
 
+def test_who_has_least_is_first() -> None:
+    """Many who each use up their share wait behind one who has nothing yet."""
+    slots = Slots(total=6, each=3, queue=9)
+    many = [ask(slots, number % 2, number) for number in range(12)]
+    honest = [ask(slots, "honest", "a"), ask(slots, "honest", "b")]
+    assert entered(*many, *honest) == [True] * 6 + [False] * 8
+    slots.give_back(many[0])
+    assert entered(*many, *honest) == [True] * 6 + [False] * 6 + [True, False]
+    slots.give_back(many[1])
+    assert entered(*honest) == [True, True]
+    slots.give_back(many[2])
+    assert entered(*many[6:8]) == [True, False]
+
+
 def test_joining() -> None:
     """What waits on one account goes ahead on another that has room, and is charged to that."""
     slots = Slots(total=9, each=1, queue=9)

@@ -24,8 +24,8 @@ class Place:
 class Slots:
     """At most `total` places, `each` for one payer, and `each` for one target.
 
-    Who waits is let in in the order of arrival, unless his own share is used up; then others
-    pass him by. Not more than `queue` places are waited for on one payer's account.
+    Of those who wait, who has the least is let in first, and among equals who came first. Not
+    more than `queue` places are waited for on one payer's account.
     """
 
     def __init__(self, total: int, each: int, queue: int) -> None:
@@ -66,20 +66,27 @@ class Slots:
             self._let_in()
 
     def _let_in(self) -> None:
-        for place in [*self._waiting]:
-            if not self._free:
-                return
-            if self._targets[place.target] >= self._each:
+        while self._free and (first := self._first_in_line()) is not None:
+            place, payer = first
+            self._leave_line(place)
+            self._free -= 1
+            self._payers[payer] += 1
+            self._targets[place.target] += 1
+            place.charged, place.held = payer, True
+            place.entered.set()
+
+    def _first_in_line(self) -> tuple[Place, Hashable] | None:
+        """And on whose account. None if nobody who waits may have more."""
+        first, least = None, self._each
+        for place in self._waiting:
+            if self._targets.get(place.target, 0) >= self._each:
                 continue
             for payer in place.payers:
-                if self._payers[payer] < self._each:
-                    self._leave_line(place)
-                    self._free -= 1
-                    self._payers[payer] += 1
-                    self._targets[place.target] += 1
-                    place.charged, place.held = payer, True
-                    place.entered.set()
-                    break
+                if (has := self._payers.get(payer, 0)) < least:
+                    first, least = (place, payer), has
+            if not least:
+                break
+        return first
 
     def _leave_line(self, place: Place) -> None:
         del self._waiting[place]
