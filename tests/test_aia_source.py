@@ -146,6 +146,28 @@ def test_next_url_beside_one_that_hangs(root: Issued, monkeypatch: pytest.Monkey
     run(test())
 
 
+def test_answer_at_the_last_moment(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the very round of the event loop in which patience ends, it is not lost."""
+    web = Web(root)
+    source = AiaSource(web)
+    monkeypatch.setattr(aia, "PATIENCE", 0.05)
+
+    async def test() -> None:
+        gate, loop = asyncio.Event(), asyncio.get_running_loop()
+        web.answers = {A: gate}
+
+        def busy() -> None:
+            loop.call_soon(gate.set)
+            time.sleep(0.1)  # until patience has ended
+
+        loop.call_later(0.01, busy)
+        attempts = await every_attempt(source, leaf(root, A, B), budget())
+        assert [attempt.where for attempt in attempts if attempt.found] == [A]
+        assert 0.1 <= attempts[0].seconds < 20
+
+    run(test())
+
+
 def test_no_next_url_while_one_may_yet_answer(
     root: Issued, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ never had by another through it."""
 class _Flight:
     """One download, shared by all who want the same at the same time.
 
-    `result` is what came of it once it has `landed`: certificates or why not.
+    `result` is what came of it, certificates or why not, when its `task` is done.
     """
 
     def __init__(self, key: _Key, place: Place) -> None:
@@ -48,7 +48,6 @@ class _Flight:
         self.askers = 0
         self.started = time.monotonic()
         self.seconds = 0.0
-        self.landed = False
         self.result: tuple[Certificate, ...] | Outcome = "was given up"
         self.task: asyncio.Task[None]
 
@@ -59,7 +58,7 @@ class _Flight:
     def attempt(self, server: Server) -> Attempt:
         """What there is to say of it to `server`, finished or not."""
         where = printable(self.url)
-        if not self.landed:
+        if not self.task.done():
             waited = time.monotonic() - self.started
             what = "gave no answer in" if self.place.held else "waited for other downloads for"
             return Attempt(where, f"{what} {waited:.1f} s", seconds=waited)
@@ -194,8 +193,8 @@ class AiaSource:
             self._flights.pop(flight.key, None)
 
     async def _fly(self, flight: _Flight, server: Server) -> None:
-        await flight.place.entered.wait()
         try:
+            await flight.place.entered.wait()
             flight.result = await self._download(flight.url, server)
         except DownloadError as error:
             flight.result = error.outcome
@@ -205,12 +204,13 @@ class AiaSource:
         except BaseException as error:
             # A panic in `cryptography` is no Exception.
             flight.result = f"failed ({printable(str(error)) or type(error).__name__})"
+        finally:
+            # Who waits for the task may look before `_landed` is called.
+            flight.seconds = time.monotonic() - flight.started
 
     def _landed(self, flight: _Flight, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._slots.give_back(flight.place)
-        flight.seconds = time.monotonic() - flight.started
-        flight.landed = True
         if not isinstance(flight.result, tuple) and self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
