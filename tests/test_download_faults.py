@@ -55,8 +55,12 @@ def why_not_from(handle: Callable[[socket.socket], None]) -> str:
         ([b"HTTP/1.1 100 Continue\r\n\r\n"], "broke off (Server disconnected"),
         ([b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], "does not speak HTTP ("),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"], "does not speak HTTP ("),
+        (
+            [b"HTTP/1.1 200 OK\r\nContent-Length: ", b"9" * 5000, b"\r\n\r\n"],
+            "does not speak HTTP (bad Content-Length)",
+        ),
     ],
-    ids=["smtp", "closes", "breaks-off", "endless-headers", "100", "101", "length"],
+    ids=["smtp", "closes", "breaks-off", "endless-headers", "100", "101", "length", "digits"],
 )
 def test_what_is_not_http(parts: list[bytes], reason: str) -> None:
     """Another protocol, or half of an answer."""

@@ -84,6 +84,9 @@ class _Connection:
                 self._state.receive_data(data)
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
+        except ValueError as error:
+            # From int(): before 0.15, h11 takes any number of digits for a length.
+            raise httpx.RemoteProtocolError("bad Content-Length") from error
         except httpcore.ReadError as error:
             raise httpx.ReadError(str(error)) from error
         self._parts += 1
