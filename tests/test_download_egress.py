@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import ssl
+import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,11 +55,12 @@ def get(
     *,
     policy: Policy | None = None,
     listeners: Sequence[tuple[str, int]] = (UNUSED,),
+    timeout: float = PATIENT,
 ) -> list[str]:
     """The names of the certificates at `url`."""
 
     async def main() -> list[str]:
-        downloader = Downloader(lambda: PATIENT, lambda: policy or Policy(), lambda: listeners)
+        downloader = Downloader(lambda: timeout, lambda: policy or Policy(), lambda: listeners)
         return [each.name for each in await downloader(url, server)]
 
     return asyncio.run(main())
@@ -349,15 +351,72 @@ def test_407(ca: CaIssuersServer, credentials: str, words: str) -> None:
     assert str(error.value) == f"was not downloaded: the proxy {words} (407; aia_proxy)"
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
-def test_gateway_errors(ca: CaIssuersServer, status: int) -> None:
-    """Through a proxy they may be its own; from the server itself they are not."""
+@pytest.mark.parametrize("status", [302, 403, 429, 500, 502, 503, 504])
+def test_status_of_a_proxy(ca: CaIssuersServer, status: int) -> None:
+    """Through a proxy it may be its own, by its rules or as a gateway; from the server itself, or
+    through one that only makes the connection, it is not."""
     url = ca.serve(f"/{status}", b"", status=status)
-    with pytest.raises(Uncertain, match=f"^answered {status}$"):
+    with pytest.raises(Uncertain) as error:
         get(f"http://ca.example/{status}", proxied(ca.port))
-    with pytest.raises(DownloadError) as error:
+    assert str(error.value) == f"answered {status}, or the proxy did (aia_proxy)"
+    with pytest.raises(DownloadError, match=f"^answered {status}$") as direct:
         get(url, HERE)
-    assert not isinstance(error.value, Uncertain)
+    assert type(direct.value) is DownloadError
+    with (
+        SocksServer(ca.port) as socks,
+        pytest.raises(DownloadError, match=f"^answered {status}$") as connected,
+    ):
+        get(f"http://ca.example/{status}", proxied(socks.port, scheme="socks5"))
+    assert type(connected.value) is DownloadError
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_no_such_thing(ca: CaIssuersServer, status: int) -> None:
+    """That is the server's, be there a proxy between."""
+    ca.serve(f"/{status}", b"", status=status)
+    with pytest.raises(DownloadError, match=f"^answered {status}$") as error:
+        get(f"http://ca.example/{status}", proxied(ca.port))
+    assert type(error.value) is DownloadError
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n0"])
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_silence(scheme: str, said: bytes) -> None:
+    """It cannot be told whose it is, and the option is named."""
+    released = threading.Event()
+
+    def hold(connection: socket.socket) -> None:
+        connection.sendall(said)
+        released.wait(PATIENT)
+
+    server = Listener(hold)
+    try:
+        with SocksServer(server.port) as socks:
+            port = socks.port if scheme == "socks5" else server.port
+            words = r"^gave no answer in 0\.3 s through the proxy \(aia_proxy\)$"
+            with pytest.raises(Uncertain, match=words):
+                get("http://ca.example/", proxied(port, scheme=scheme), timeout=0.3)
+            released.set()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_body_that_breaks_off(scheme: str) -> None:
+    """Who of the two has hung up cannot be told."""
+
+    def hang_up(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n0")
+
+    server = Listener(hang_up)
+    try:
+        with SocksServer(server.port) as socks:
+            port = socks.port if scheme == "socks5" else server.port
+            with pytest.raises(Uncertain, match=r"^broke off \(peer"):
+                get("http://ca.example/", proxied(port, scheme=scheme))
+    finally:
+        server.close()
 
 
 def test_refusal_after_a_redirect(ca: CaIssuersServer) -> None:
@@ -478,7 +537,7 @@ def test_socks_proxy_that_refuses(ca: CaIssuersServer) -> None:
             with pytest.raises(NotTried) as error:
                 get("http://a.example/", proxied(socks.port, credentials, scheme="socks5"))
             assert str(error.value) == f"was not downloaded: the proxy {words} (aia_proxy)"
-    with SocksServer(None) as socks, pytest.raises(DownloadError) as refused:
+    with SocksServer(None) as socks, pytest.raises(Uncertain) as refused:
         get("http://a.example/", proxied(socks.port, scheme="socks5"))
     words = "was not downloaded: the proxy could not connect: connection refused (aia_proxy)"
     assert str(refused.value) == words
@@ -544,7 +603,8 @@ def test_proxy_that_hangs_up(answer: bytes) -> None:
     ],
 )
 def test_server_behind_a_socks_proxy(said: bytes, what: str) -> None:
-    """What the server does is remembered of its URL: the proxy only makes the connection."""
+    """What the server says is its own: the proxy only makes the connection. But a proxy may find
+    that it cannot when it has said that it has."""
 
     def talk(connection: socket.socket) -> None:
         connection.recv(4096)
@@ -556,7 +616,7 @@ def test_server_behind_a_socks_proxy(said: bytes, what: str) -> None:
             get("http://ca.example/", proxied(proxy.port, scheme="socks5"))
     finally:
         server.close()
-    assert not isinstance(error.value, NotTried)
+    assert type(error.value) is (DownloadError if what == "answered 407" else Uncertain)
     assert str(error.value).startswith(what)
 
 

@@ -15,13 +15,14 @@ from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_o
 from mitmproxy_aia.formats import read_certificates
 from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources.bounded import closed_at_the_end
-from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused, Uncertain
+from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.failures import (
     FAILURES,
+    answered,
     in_words,
-    no_entry,
     said_by,
     told,
+    too_late,
     too_many_files,
 )
 from mitmproxy_aia.sources.http1 import Answer
@@ -84,8 +85,8 @@ class Downloader:
         except FAILURES as error:
             where = f"led to {printable(str(hops[-1]))}, which " if hops[1:] else ""
             if limit.expired():
-                raise DownloadError(f"{where}gave no answer in {seconds:g} s") from None
-            raise told(error, where) from error
+                raise too_late(seconds, where, server.proxy) from None
+            raise told(error, where, server.proxy) from error
 
     async def _follow(
         self, url: str, server: Server, hops: list[httpx.URL]
@@ -120,14 +121,8 @@ class Downloader:
             if len(body) <= SMALL_BODY:
                 return _read(body), None
             return await asyncio.to_thread(_read, body), None
-        if server.proxy is not None and server.proxy.answers:
-            if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
-                raise no_entry(server.proxy)
-            if status in (502, 503, 504):
-                # For a gateway, which it is as well.
-                raise Uncertain(f"answered {status}")
         if not location or status not in (301, 302, 303, 307, 308):
-            raise DownloadError(f"answered {status}")
+            raise answered(status, server.proxy)
         return (), location
 
     async def _get(self, url: httpx.URL, server: Server) -> tuple[int, str | None, bytes]:

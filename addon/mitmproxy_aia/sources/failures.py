@@ -28,9 +28,9 @@ OF_NETWORKS = (
 """What this machine, or its network, may lack now and have in a moment."""
 
 
-def told(error: Exception, where: str = "") -> DownloadError:
+def told(error: Exception, where: str = "", proxy: Proxy | None = None) -> DownloadError:
     """The same as an error that says what came of the download, and whether that says anything of
-    the URL. `where` is where it was led to."""
+    the URL. `where` is where it was led to, `proxy` what was between."""
     if isinstance(error, Refused):
         refusal = replace(error.refusal, what=where + error.refusal.what)
         return Refused(refusal, redirected=bool(where))
@@ -40,8 +40,27 @@ def told(error: Exception, where: str = "") -> DownloadError:
         return NotTried(f"{where}was not tried ({error})")
     if too_many_files(error):
         return NotTried(f"{where}was not tried ({in_words(error)})")
-    kind = Uncertain if _perhaps_ours(error) else DownloadError
+    on_the_way = proxy is not None and isinstance(error, (httpx.TransportError, OSError))
+    kind = Uncertain if on_the_way or _perhaps_ours(error) else DownloadError
     return kind(where + in_words(error))
+
+
+def too_late(seconds: float, where: str, proxy: Proxy | None) -> DownloadError:
+    """That there was no answer for so long."""
+    if proxy is None:
+        return DownloadError(f"{where}gave no answer in {seconds:g} s")
+    return Uncertain(f"{where}gave no answer in {seconds:g} s through the proxy ({proxy.option})")
+
+
+def answered(status: int, proxy: Proxy | None) -> DownloadError:
+    """That the answer has this status and no certificate."""
+    what = f"answered {status}"
+    if proxy is None or not proxy.answers or status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        return DownloadError(what)
+    if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        return no_entry(proxy)
+    # Its own rules, or those that it has for a gateway, which it is as well.
+    return Uncertain(f"{what}, or the proxy did ({proxy.option})")
 
 
 def no_entry(proxy: Proxy) -> NotTried:
@@ -59,7 +78,7 @@ def said_by(proxy: Proxy, error: httpx.TransportError) -> DownloadError:
     what = f"was not downloaded: the proxy {text} ({proxy.option})"
     if text in (NO_SOCKS, HUNG_UP):
         return NotTried(what)
-    return DownloadError(what) if isinstance(error, httpx.ProxyError) else Uncertain(what)
+    return Uncertain(what)
 
 
 def too_many_files(error: BaseException) -> bool:
