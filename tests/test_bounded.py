@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,29 @@ def test_little_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None
         assert get(server.url) == ["CN=Lab Root"]
     assert max(sizes) <= MAX_READ
     assert sum(sizes) == MAX_ANSWER
+
+
+def test_trickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who sends his answer byte by byte does not have each of them taken up by itself."""
+    reads = []
+    read = bounded._BoundedStream.read
+
+    async def watched(self: bounded._BoundedStream, size: int, **rest: Any) -> bytes:
+        reads.append(await read(self, size, **rest))
+        return reads[-1]
+
+    def bytewise() -> Iterator[bytes]:
+        yield OK + b"Content-Length: 60000\r\n\r\n"
+        for _ in range(60_000):
+            time.sleep(0.0001)
+            yield b"x"
+
+    monkeypatch.setattr(bounded._BoundedStream, "read", watched)
+    with Server(bytewise()) as server:
+        assert why_not(server.url, timeout=1.0) == "gave no answer in 1 s"
+        assert server.taken > 1000
+    # The waits of one second are 1, 2, 3, ... 44 ms.
+    assert len(reads) <= bounded.FREE_READS + 45
 
 
 def test_one_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:

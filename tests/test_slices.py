@@ -122,6 +122,26 @@ def test_moments(shared: float, rounds_taken: int, monkeypatch: pytest.MonkeyPat
         assert len({*numbers}) == rounds_taken
 
 
+def test_others_have_as_much_time_as_moments() -> None:
+    """When those of a round have taken all that is for them. Before that there is no pause."""
+
+    async def main() -> None:
+        for used in 0.0, slices.SHARED, 0.05:
+            await moment()
+            ends = time.thread_time() + used
+            while time.thread_time() < ends:
+                pass
+            over = time.monotonic()
+            rounds = Rounds()
+            await moment()
+            paused = time.monotonic() - over
+            assert paused > used - 0.001
+            assert bool(rounds.number) == bool(used)
+            rounds.stop()
+
+    asyncio.run(main())
+
+
 def test_moments_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has his second one before all who wait have had their first."""
     monkeypatch.setattr(slices, "SHARED", 0.0)

@@ -28,14 +28,15 @@ MAX_PAYERS = 1_000
 async def moment() -> None:
     """Returns when the caller may do something small that a stranger can make take a while, until
     he awaits anything. As many do that in one round of the event loop as fit into `SHARED`, and
-    one in any case, in the order of arrival. They wait for nobody who computes in slices."""
+    one in any case, in the order of arrival; if that was too little for them, everybody else has
+    as much time before they go on. They wait for nobody who computes in slices."""
     loop = asyncio.get_running_loop()
     moments = _moments.setdefault(loop, _Moments())
     caller = object()
     moments.waiting[caller] = None
     try:
-        while moments.spent or next(iter(moments.waiting)) is not caller:  # noqa: ASYNC110 -- for the next round
-            await asyncio.sleep(0)
+        while (pause := moments.pause(caller)) is not None:  # noqa: ASYNC110 -- for others' rounds
+            await asyncio.sleep(pause)
     finally:
         del moments.waiting[caller]
     if moments.began is None:
@@ -51,12 +52,23 @@ class _Moments:
     def __init__(self) -> None:
         self.waiting: dict[object, None] = {}
         self.began: float | None = None
+        self._again = 0.0
+
+    def pause(self, caller: object) -> float | None:
+        """For how many seconds `caller` has to wait at least, if he has to."""
+        rest = self._again - time.monotonic()
+        if rest <= 0 and not self._spent and next(iter(self.waiting)) is caller:
+            return None
+        return max(0.0, rest)
 
     @property
-    def spent(self) -> bool:
+    def _spent(self) -> bool:
         return self.began is not None and time.thread_time() - self.began >= SHARED
 
     def over(self) -> None:
+        """Of this round."""
+        if self.began is not None and self._spent:
+            self._again = time.monotonic() + time.thread_time() - self.began
         self.began = None
 
 

@@ -24,6 +24,13 @@ MAX_ANSWER = 256 * 1024
 MAX_READ = 4 * 1024
 """Bytes taken up at a time. The event loop gets its turn in between: in as many there may be 680
 chunks of one byte, which take 10 ms."""
+FREE_READS = MAX_ANSWER // MAX_READ
+"""As many as the largest answer takes if it is there. Each byte that comes alone costs a round of
+the event loop, so that whoever sends more pieces has to wait until there is more to take up."""
+LONGER = 0.001
+"""Seconds by which each wait is longer than the one before."""
+LONGEST = 0.1
+"""Seconds."""
 
 _T = TypeVar("_T")
 
@@ -90,8 +97,12 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
         self._loop = loop
         self._socket = connected
         self._left = MAX_ANSWER
+        self._reads = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self._reads += 1
+        if self._reads > FREE_READS:
+            await asyncio.sleep(min((self._reads - FREE_READS) * LONGER, LONGEST))
         try:
             size = min(max_bytes, MAX_READ)
             data = await _within(timeout, self._loop.sock_recv(self._socket, size))
