@@ -165,6 +165,18 @@ def test_server_closes_during_the_pause(field: Field) -> None:
     assert field.ca.downloads[path] == 1
 
 
+def test_server_floods_during_the_pause(field: Field) -> None:
+    """What does not fit is lost, as in the buffer of a socket, and the handshake goes on."""
+    path, gate = field.path(), threading.Event()
+    field.server.present(field.incomplete(path, gate))
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(field.echo)
+        wait_until(lambda: field.ca.downloads[path] == 1)
+        field.relay.flood(bytes(1_200))
+        gate.set()
+        assert reply.result() == b"hello"
+
+
 def test_client_goes_away_during_the_pause(field: Field) -> None:
     """The download still ends, and what it brought is kept."""
     path, gate = field.path(), threading.Event()

@@ -9,6 +9,8 @@ The verdict starts as "failed" and becomes "verified" in one place, `_Watch._dec
 
 What happens during a pause waits in mitmproxy's layer until it is over, at most `aia_timeout`:
 
+- The server sends something. A little of it is kept (see `waiting`); datagrams beyond that are
+  lost, and who sends a stream beyond that is refused.
 - The server closes the connection. The completion goes on, so that the next connection finds
   what it has brought; a refused server stays refused, and a verified one is a server that has
   closed right after the handshake.
@@ -30,6 +32,7 @@ from mitmproxy.proxy.layers.tls import TlsEstablishedServerHook
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.verification import Verifier
+from mitmproxy_aia.waiting import MAX_BYTES, MAX_PIECES, bounded
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ Commands = Generator[commands.Command, Any, None]
 Progress = tuple[bool, str | None]
 """(done, error), as TunnelLayer.receive_handshake_data returns it."""
 
+TOO_MUCH = f"the server sent more than {MAX_BYTES >> 20} MiB or {MAX_PIECES} pieces in advance"
 SET_BY_A_HANDSHAKE = ("timestamp_tls_setup", "certificate_list", "alpn", "cipher", "tls_version")
 
 
@@ -237,11 +241,14 @@ class _Watch:
                 completion = self._watcher.begin(self._handshake.presented(), verifier)
             except ValueError as unreadable:
                 return f"{objection} ({unreadable})"
+            torn = False
             outcome = completion.complete_at_once()
             if not outcome.verified:
                 pause = Pause(completion)
-                yield AiaCompleteHook(pause)
+                with bounded(self._layer) as waiting:
+                    yield AiaCompleteHook(pause)
                 outcome = pause.outcome
+                torn = waiting.torn
             if outcome is not None:
                 outcome = self._handshake.confirmed(outcome)
                 self._watcher.conclude(outcome)
@@ -254,7 +261,9 @@ class _Watch:
             outcome = None
         if self._watcher.audit or outcome is None:
             return str(objection)
-        return None if outcome.verified else objection.prefix + outcome.reason
+        if not outcome.verified:
+            return objection.prefix + outcome.reason
+        return f"{objection.prefix}{TOO_MUCH}" if torn else None
 
 
 def _seal(layer: tunnel.TunnelLayer) -> None:

@@ -93,6 +93,14 @@ class UdpRelay:
             if chunk.direction == direction and since <= chunk.time <= until
         ]
 
+    def flood(self, data: bytes) -> None:
+        """A thousand of it to the newest client, as if they came from the server. They are not so
+        many at a time that the kernel would drop some, and those that come after them."""
+        for _ in range(50):
+            for _ in range(20):
+                self._to_clients.send(data, [*self._to_server][-1])
+            time.sleep(0.01)
+
     def _from_client(self, data: bytes, client: Address) -> None:
         if client not in self._to_server:
             number = len(self._to_server) + 1
