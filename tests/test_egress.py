@@ -1,6 +1,7 @@
 """Where a download may go: the rule, what overrides it, and how a refusal is worded."""
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -60,10 +61,18 @@ def test_address_spaces(origin: str, target: str) -> None:
         (server("198.18.0.1"), Space.PUBLIC),
         (server("64:ff9b::10.0.0.1"), Space.PRIVATE),
         (server("::ffff:127.0.0.1"), Space.LOOPBACK),
+        (server("10.0.0.1", proxy=PROXY), Space.PRIVATE),
+        (server("127.0.0.1", proxy=PROXY), Space.PRIVATE),
+        (server("127.0.0.1", proxy=Proxy("http", "10.0.0.1", 80)), Space.PRIVATE),
+        (server("127.0.0.1", proxy=Proxy("http", "127.0.0.2", 80)), Space.LOOPBACK),
+        (server("127.0.0.1", proxy=Proxy("http", "::1", 80)), Space.LOOPBACK),
+        (server("127.0.0.1", proxy=Proxy("http", "LocalHost.", 80)), Space.LOOPBACK),
+        (replace(server("8.8.8.8", proxy=PROXY), here=True), Space.PUBLIC),
     ],
 )
 def test_what_a_server_permits(who: Server, permits: Space) -> None:
-    """What is not known, or odd, permits no more than a public address."""
+    """What is not known, or odd, permits no more than a public address; and nobody may go to
+    the machine of a proxy that is not on this one."""
     assert who.permits is permits
 
 

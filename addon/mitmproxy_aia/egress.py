@@ -58,6 +58,13 @@ class Proxy:
         only makes the connection."""
         return self.scheme != "socks5"
 
+    @property
+    def here(self) -> bool:
+        """Whether it is on this machine, as far as its name tells."""
+        address = _literal(self.host)
+        space = classify_name(self.host)[0] if address is None else space_of(address)
+        return space is Space.LOOPBACK
+
 
 @dataclass(frozen=True)
 class Server:
@@ -81,6 +88,9 @@ class Server:
         space = Space.PUBLIC if self.address is None else space_of(self.address)
         if space > Space.LOOPBACK:
             return Space.PUBLIC
+        if self.proxy is not None and not self.proxy.here:
+            # This machine is not the one that it would reach as "localhost".
+            return min(space, Space.PRIVATE)
         return max(space, Space.PRIVATE) if self.here else space
 
     @property
