@@ -35,6 +35,14 @@ def error_text(code: int) -> str:
     return str(_ffi.string(_lib.X509_verify_cert_error_string(code)).decode())
 
 
+def reason_of(error: SSL.Error) -> str:
+    """OpenSSL's words for why a handshake, or what came after it, failed."""
+    try:
+        return str(error.args[0][0][-1])
+    except LookupError:
+        return ""
+
+
 @dataclass(frozen=True)
 class Fault:
     """Why a path was refused: OpenSSL's error code and text, and at which certificate."""

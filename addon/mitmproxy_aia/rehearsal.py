@@ -102,7 +102,7 @@ def _perform(
     except SSL.WantReadError:
         end = _WANTS_MORE
     except SSL.Error as error:
-        end = _reason(error)
+        end = openssl.reason_of(error)
     finally:
         openssl.clear_errors()
     if connection.get_verify_mode() != SSL.VERIFY_PEER:
@@ -114,14 +114,6 @@ def _perform(
 def at_level(security_level: int) -> str:
     """Ciphers that go with this level, 0 to 5 (SSL_CTX_set_security_level(3))."""
     return f"ALL:@SECLEVEL={security_level}"
-
-
-def _reason(error: SSL.Error) -> str:
-    """OpenSSL's words for why a handshake failed."""
-    try:
-        return str(error.args[0][0][-1])
-    except LookupError:
-        return ""
 
 
 def obstacle() -> str | None:

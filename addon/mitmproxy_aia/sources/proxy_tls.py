@@ -162,7 +162,7 @@ class _TlsStream(httpcore.AsyncNetworkStream):
                 return b""
             except SSL.Error as error:
                 openssl.clear_errors()
-                raise httpcore.ReadError(str(error)) from error
+                raise httpcore.ReadError(openssl.reason_of(error)) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._connection.sendall(buffer)
