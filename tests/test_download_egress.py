@@ -253,6 +253,19 @@ def test_number_of_addresses(ca: CaIssuersServer, root: Issued, names: Names, be
         assert get(url) == ["CN=Lab Root"]
 
 
+@contextlib.contextmanager
+def hanging(host: str, port: int) -> Iterator[None]:
+    """Who connects there has to wait."""
+    with contextlib.ExitStack() as stack:
+        # Linux lets those who connect wait as soon as nobody accepts what has connected.
+        full = stack.enter_context(socket.create_server((host, port), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield
+
+
 def test_address_that_hangs(
     ca: CaIssuersServer, root: Issued, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,14 +273,23 @@ def test_address_that_hangs(
     monkeypatch.setattr(download, "CONNECT_SECONDS", 0.1)
     url = ca.serve("/hangs", root.der).replace("127.0.0.1", "two.test")
     names.addresses = {"two.test": ["127.0.0.3", "127.0.0.1"]}
-    with contextlib.ExitStack() as stack:
-        # Linux lets those who connect wait as soon as nobody accepts what has connected.
-        full = stack.enter_context(socket.create_server(("127.0.0.3", ca.port), backlog=0))
-        for _ in range(3):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
+    with hanging("127.0.0.3", ca.port):
         assert get(url) == ["CN=Lab Root"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_proxy_whose_first_address_hangs(
+    scheme: str, ca: CaIssuersServer, root: Issued, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is tried in time."""
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.1)
+    ca.serve("/beside", root.der)
+    names.addresses = {"two.test": ["127.0.0.3", "127.0.0.1"]}
+    with SocksServer(ca.port) as socks:
+        port = ca.port if scheme == "http" else socks.port
+        with hanging("127.0.0.3", port):
+            server = Server("a", proxy=Proxy(scheme, "two.test", port))
+            assert get("http://ca.example/beside", server) == ["CN=Lab Root"]
 
 
 def proxied(port: int, credentials: str = "", *, scheme: str = "http") -> Server:

@@ -184,12 +184,14 @@ class Downloader:
         """The same, through a proxy. The user has named that, so its address is not judged."""
         failure: Exception | None = None
         try:
-            for address in await self._addresses(proxy.host, None):
+            addresses = await self._addresses(proxy.host, None)
+            for number, address in enumerate(addresses, 1):
                 if self._is_own(address, proxy.port):
                     raise NotTried(f"was not tried ({proxy.option} leads to this proxy itself)")
+                patience = CONNECT_SECONDS if number < len(addresses) else None
                 try:
-                    return await self._transports.through(proxy, address, url, headers)
-                except httpx.ConnectError as error:
+                    return await self._transports.through(proxy, address, url, headers, patience)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                     failure = error
         except (DownloadError, TooManyLookups):
             raise

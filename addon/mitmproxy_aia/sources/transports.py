@@ -44,12 +44,17 @@ class Transports:
         return await self._send(_BACKEND, place, url.raw_path, headers, patience)
 
     async def through(
-        self, proxy: Proxy, address: Address, url: httpx.URL, headers: Mapping[str, str]
+        self,
+        proxy: Proxy,
+        address: Address,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        patience: float | None,
     ) -> Answer:
         """The same through `proxy`, which is at `address`."""
         place = str(address), proxy.port
         if proxy.scheme == "socks5":
-            stream = await _connected(_BACKEND, place)
+            stream = await _connected(_BACKEND, place, patience)
             target = url.raw_host.decode("ascii"), url.port or HTTP_PORT
             try:
                 await socks.connect(stream, *target, proxy.credentials)
@@ -67,7 +72,7 @@ class Transports:
             backend = TlsBackend(proxy, await self._context(proxy), self._complete)
         # A proxy is asked for the whole URL ("absolute-form", RFC 9112 section 3.2.2).
         whole = b"http://" + url.netloc + url.raw_path
-        return await self._send(backend, place, whole, headers)
+        return await self._send(backend, place, whole, headers, patience)
 
     async def _send(
         self,
@@ -75,7 +80,7 @@ class Transports:
         place: tuple[str, int],
         target: bytes,
         headers: Mapping[str, str],
-        patience: float | None = None,
+        patience: float | None,
     ) -> Answer:
         return await ask(await _connected(backend, place, patience), target, headers)
 
@@ -95,7 +100,7 @@ class Transports:
 
 
 async def _connected(
-    backend: BoundedBackend, place: tuple[str, int], patience: float | None = None
+    backend: BoundedBackend, place: tuple[str, int], patience: float | None
 ) -> httpcore.AsyncNetworkStream:
     try:
         return await backend.connect_tcp(*place, timeout=patience)
