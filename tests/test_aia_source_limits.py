@@ -11,6 +11,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Proxy, Refusal, Server
+from mitmproxy_aia.limits import MAX_URL
 from mitmproxy_aia.sources import Budget, Found, aia, download_errors
 from mitmproxy_aia.sources.aia import URLS_PER_CERTIFICATE, AiaSource
 from mitmproxy_aia.sources.download_errors import (
@@ -192,6 +193,24 @@ def test_only_http(root: Issued, url: str) -> None:
         assert attempts[0].where == url
         assert attempts[0].outcome == "was skipped (only http:// is followed)"
         assert web.asked == ["HTTP://A/"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_long_url(root: Issued, more: int) -> None:
+    """One that is too long takes no download and no place among the failures."""
+    web, limits = Web(root), budget(1)
+    source = AiaSource(web)
+    url = "http://a/" + "b" * (MAX_URL + more - len("http://a/"))
+
+    async def test() -> None:
+        (attempt,) = await every_attempt(source, leaf(root, url), limits)
+        if more:
+            assert attempt.outcome == f"was skipped (longer than {MAX_URL} characters)"
+        assert web.asked == ([] if more else [url])
+        assert limits.downloads == more
+        assert len(source._failures) == 1 - more
 
     run(test())
 

@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
+import httpx
 import pytest
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import GRACE, Completion, Outcome
 from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.formats import read_certificates
-from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.limits import MAX_URL, Limits
 from mitmproxy_aia.sources import aia, download_errors
 from mitmproxy_aia.sources.aia import AiaSource
 from mitmproxy_aia.sources.download import MAX_BODY, Downloader
 from mitmproxy_aia.sources.download_errors import DownloadError, NotTried
 from mitmproxy_aia.sources.resolver import MAX_LOOKUPS, Resolver
-from mitmproxy_aia.sources.urls import MAX_URL
+from mitmproxy_aia.sources.urls import parsed
 from tests.lab import CaIssuersServer, Issued, pkcs7_der
 from tests.lab.listener import Listener
 from tests.test_aia_source import run
@@ -183,7 +184,11 @@ AT_ONCE: dict[str, tuple[Callable[[socket.socket], None], str | tuple[str, ...]]
         "does not speak HTTP (more than",
     ),
     "a redirect to a long URL": (
-        answer(b"HTTP/1.1 302 Found\r\nLocation: /" + "é".encode() * 5_000 + b"\r\n\r\n"),
+        answer(b"HTTP/1.1 302 Found\r\nLocation: /" + b"a" * 5_000 + b"\r\n\r\n"),
+        f"redirects to what is no URL (longer than {MAX_URL} characters)",
+    ),
+    "a redirect to a URL that is long when written in ASCII": (
+        answer(b"HTTP/1.1 302 Found\r\nLocation: /" + "é".encode() * 700 + b"\r\n\r\n"),
         f"redirects to what is no URL (longer than {MAX_URL} characters)",
     ),
     "a compressed transfer": (
@@ -253,6 +258,26 @@ def test_longest_url(ca: CaIssuersServer, root: Issued, more: int) -> None:
             assert why_not(each) == f"{what} (longer than {MAX_URL} characters)"
         else:
             assert get(each) == ["CN=Lab Root"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_longest_url_beyond_ascii(more: int) -> None:
+    """What counts is how it will be written."""
+    number, rest = divmod(MAX_URL - len("http://a/"), 6)
+    url = "http://a/" + "é" * (number + more)
+    if more:
+        with pytest.raises(httpx.InvalidURL, match=f"^longer than {MAX_URL} characters$"):
+            asyncio.run(parsed(url))
+    else:
+        assert len(str(asyncio.run(parsed(url)))) == MAX_URL - rest
+
+
+def test_longest_url_by_parts(ca: CaIssuersServer) -> None:
+    """A redirect that says only where to go from here cannot make it longer."""
+    folder = "/" + "a" * (MAX_URL // 2) + "/"
+    url = ca.redirect(f"{folder}from", "b" * (MAX_URL // 2))
+    words = f"redirects to what is no URL (longer than {MAX_URL} characters)"
+    assert why_not(url) == words
 
 
 # What may be in a download.

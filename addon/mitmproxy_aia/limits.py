@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_URL = 4 * 1024
+"""Characters. httpx takes 40 ms to read one of 64 KiB, and reads each several times."""
+
 
 @dataclass(frozen=True)
 class Limits:

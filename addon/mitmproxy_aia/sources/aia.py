@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from mitmproxy_aia.addresses import Space
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import Proxy, Refusal, Server, site
+from mitmproxy_aia.limits import MAX_URL
 from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.sources.download_errors import DownloadError, Failures, Outcome
@@ -158,6 +159,9 @@ class AiaSource:
         where = printable(url)
         if not url.lower().startswith("http://"):
             return Attempt(where, "was skipped (only http:// is followed)")
+        if len(url) > MAX_URL:
+            # To remember it as one that has failed would take more than it is worth.
+            return Attempt(where, f"was skipped (longer than {MAX_URL} characters)")
         if (failure := self._failures.get(key)) is None:
             return None
         ago, outcome = failure

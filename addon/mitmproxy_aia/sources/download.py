@@ -29,7 +29,7 @@ from mitmproxy_aia.sources.http1 import Answer
 from mitmproxy_aia.sources.proxy_tls import Complete
 from mitmproxy_aia.sources.resolver import Resolver, TooManyLookups
 from mitmproxy_aia.sources.transports import Transports
-from mitmproxy_aia.sources.urls import flaw_of, parsed
+from mitmproxy_aia.sources.urls import flaw_of, joined, parsed
 
 MAX_BODY = 64 * 1024
 """Bytes."""
@@ -101,7 +101,7 @@ class Downloader:
             if location is None:
                 return certificates
             try:
-                target = target.join(await parsed(location))
+                target = await joined(target, location)
             except (httpx.InvalidURL, ValueError) as error:
                 what = printable(str(error))
                 raise DownloadError(f"redirects to what is no URL ({what})") from error

@@ -7,10 +7,10 @@ import re
 import httpx
 
 from mitmproxy_aia.addresses import literal
+from mitmproxy_aia.limits import MAX_URL
 from mitmproxy_aia.slices import moment
 
-MAX_URL = 4 * 1024
-"""Characters. httpx takes 40 ms to read one of 64 KiB, and reads each several times."""
+TOO_LONG = f"longer than {MAX_URL} characters"
 
 # Some programs, and so perhaps a proxy that we go through, take 10.0.0.%31 or 127.0.0.1.. for
 # an address. What we judge is to be what everybody reads.
@@ -21,10 +21,28 @@ _OCTAL = re.compile(rb"(?:^|\.)0[0-9]")
 
 async def parsed(url: str) -> httpx.URL:
     """Raises httpx.InvalidURL or ValueError if it is none."""
-    if len(url) > MAX_URL:
-        raise httpx.InvalidURL(f"longer than {MAX_URL} characters")
+    if len(url) > MAX_URL or _size(url) > MAX_URL:
+        raise httpx.InvalidURL(TOO_LONG)
     await moment()
     return httpx.URL(url)
+
+
+def _size(url: str) -> int:
+    """Characters, when what is not ASCII is written as %C3%BC and the like (RFC 3986 section
+    2.5)."""
+    written = url.encode(errors="surrogatepass")
+    return len(written) + 2 * sum(byte > 127 for byte in written)
+
+
+async def joined(base: httpx.URL, location: str) -> httpx.URL:
+    """Where a redirect from `base` leads. Raises the same."""
+    target = await parsed(location)
+    # That reads both once more.
+    await moment()
+    target = base.join(target)
+    if len(str(target)) > MAX_URL:
+        raise httpx.InvalidURL(TOO_LONG)
+    return target
 
 
 def flaw_of(url: httpx.URL) -> str | None:
