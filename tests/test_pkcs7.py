@@ -75,6 +75,16 @@ def test_other_elements() -> None:
     assert certificates_in(certs_only(*others, FIRST.der, *small, SECOND.der)) == BOTH
 
 
+@pytest.mark.parametrize("encode", [der.encode, der.encode_indefinite])
+def test_small_elements(encode: Encode) -> None:
+    """A thousand, of which each takes a moment, may be beside any number of certificates."""
+    null = b"\x05\x00"
+    many = [der.encode_indefinite(der.SEQUENCE, *der.elements(each)) for each in BOTH * 2_000]
+    assert certificates_in(certs_only(*many, *[null] * 900, encode=encode)) == BOTH * 2_000
+    with pytest.raises(ValueError, match=r"^has too many elements$"):
+        certificates_in(certs_only(*BOTH, *[null] * 1_100, encode=encode))
+
+
 def test_none() -> None:
     """Signed data may have no certificates."""
     assert certificates_in(certs_only()) == []
@@ -98,7 +108,9 @@ def test_none() -> None:
         (certs_only(b"\x30\x10" + bytes(8)), "is cut off"),
         (der.encode(der.SEQUENCE, SIGNED_DATA[:-1]) + b"\x00", "has an element that is longer"),
         (certs_only(UNDEFINED, encode=der.encode), "is cut off"),
-        (certs_only(FIRST.der, UNDEFINED * 3_000, encode=der.encode_indefinite), "is cut off"),
+        (certs_only(FIRST.der, UNDEFINED * 900, encode=der.encode_indefinite), "is cut off"),
+        (certs_only(FIRST.der, UNDEFINED * 3_000), "has too many elements"),
+        (b"\x30\x80" * 3_000, "has too many elements"),
     ],
 )
 def test_damage(data: bytes, reason: str) -> None:

@@ -26,57 +26,67 @@ def read_certificates(data: bytes) -> tuple[Certificate, ...]:
 
     Raises ValueError with a reason if there is not one certificate.
     """
+    return tuple(dict.fromkeys(filter(None, pieces(data))))
+
+
+def pieces(data: bytes) -> Iterator[Certificate | None]:
+    """The same piece by piece, each read when it is taken; None is one that is no certificate. The
+    ValueError comes in the end."""
     if not data:
         raise ValueError("is empty")
     damage: ValueError | None = None
     if data[0] == 0x30:  # an ASN.1 SEQUENCE, which both a certificate and PKCS#7 begin with
         try:
-            return _read_der(data)
+            yield from _in_der(data)
         except ValueError as error:
             damage = error
+        else:
+            return
     # A text may begin with 0x30, and a name in a certificate may hold the words of PEM.
-    if b"-----BEGIN " in data:
-        return _read_pem(data)
-    raise damage or ValueError("is not a certificate (neither DER, PEM nor PKCS#7)")
+    if b"-----BEGIN " not in data:
+        raise damage or ValueError("is not a certificate (neither DER, PEM nor PKCS#7)")
+    yield from _in_pem(data)
 
 
-def _read_pem(data: bytes) -> tuple[Certificate, ...]:
-    found: dict[Certificate, None] = {}
+def _in_pem(data: bytes) -> Iterator[Certificate | None]:
+    found = False
     reason = "has PEM blocks, but none with a certificate"
     for block in _PEM_BLOCK.finditer(data):
-        if block["label"] not in _PEM_LABELS:
-            continue
-        try:
-            body = base64.b64decode(b"".join(block["body"].split()), validate=True)
-            found.update(dict.fromkeys(_read_der(body)))
-        except ValueError as error:
-            reason = f"has a damaged PEM block ({error})"
+        if block["label"] in _PEM_LABELS:
+            try:
+                body = base64.b64decode(b"".join(block["body"].split()), validate=True)
+                yield from _in_der(body)
+                found = True
+            except ValueError as error:
+                reason = f"has a damaged PEM block ({error})"
+        yield None
     if not found:
         raise ValueError(reason)
-    return tuple(found)
 
 
-def _read_der(data: bytes) -> tuple[Certificate, ...]:
+def _in_der(data: bytes) -> Iterator[Certificate | None]:
+    """Raises ValueError if none is in it."""
     try:
-        return (Certificate.from_der(data),)
+        yield Certificate.from_der(data)
     except ValueError as error:
         damage = error
+    else:
+        return
     try:
         bundle = pkcs7.certificates_in(data)
     except ValueError:
         raise ValueError(f"is a damaged certificate ({damage})") from damage
-    found = tuple(dict.fromkeys(_readable(bundle)))
+    found = False
+    for der in bundle:
+        try:
+            certificate = Certificate.from_der(der)
+        except ValueError:
+            yield None
+        else:
+            found = True
+            yield certificate
     if not found:
         raise ValueError("is PKCS#7 without a certificate")
-    return found
-
-
-def _readable(ders: Iterable[bytes]) -> Iterator[Certificate]:
-    for der in ders:
-        try:
-            yield Certificate.from_der(der)
-        except ValueError:
-            continue
 
 
 def presented(ders: Iterable[bytes]) -> Iterator[Certificate]:

@@ -22,20 +22,15 @@ _END = b"\x00\x00"
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
 _SMALLEST = 128
 """Bytes. No certificate has less, and there may be thousands of elements that have."""
+_MOST_SMALL = 1_000
+"""Of those, and some more for each certificate that there may be: in BER it has three of its own,
+and an honest bundle has a dozen besides."""
 
 
 def certificates_in(data: bytes) -> list[bytes]:
     """What stands in the place of certificates, in its order; maybe nothing. Raises ValueError if
     `data` is not PKCS#7 with signed data. What follows the certificates is not looked at."""
-    inside = _children(data, _element(data, 0))
-    kind, wrapped = next(inside, None), next(inside, None)
-    if kind is None or wrapped is None or data[kind.begin : kind.end] != _SIGNED_DATA:
-        raise ValueError("is not signed data")
-    for signed in _children(data, wrapped):
-        for element in _children(data, signed):
-            if element.tag == _CONTEXT_0:
-                return [*_certificates(data, element)]
-    return []
+    return _Bundle(data).certificates()
 
 
 class _Element(NamedTuple):
@@ -47,57 +42,77 @@ class _Element(NamedTuple):
     end: int | None
 
 
-def _certificates(data: bytes, collection: _Element) -> Iterator[bytes]:
-    for element in _children(data, collection):
-        after = _after(data, element)
-        if element.tag == _SEQUENCE and after - element.start >= _SMALLEST:
-            end = after - len(_END) if element.end is None else element.end
-            # What is in it was signed, and so is in DER.
-            yield encoded(_SEQUENCE, data[element.begin : end])
+class _Bundle:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._small = _MOST_SMALL + 4 * (len(data) // _SMALLEST)
 
+    def certificates(self) -> list[bytes]:
+        inside = self._children(self._element(0))
+        kind, wrapped = next(inside, None), next(inside, None)
+        if kind is None or wrapped is None or self._data[kind.begin : kind.end] != _SIGNED_DATA:
+            raise ValueError("is not signed data")
+        for signed in self._children(wrapped):
+            for element in self._children(signed):
+                if element.tag == _CONTEXT_0:
+                    return [*self._in_the(element)]
+        return []
 
-def _children(data: bytes, parent: _Element) -> Iterator[_Element]:
-    position = parent.begin
-    while position != parent.end:
-        if parent.end is None and data.startswith(_END, position):
-            return
-        child = _element(data, position)
-        yield child
-        position = _after(data, child)
-        if parent.end is not None and position > parent.end:
-            raise ValueError("has an element that is longer than what it is in")
+    def _in_the(self, collection: _Element) -> Iterator[bytes]:
+        for element in self._children(collection):
+            after = self._after(element)
+            if element.tag == _SEQUENCE and after - element.start >= _SMALLEST:
+                end = after - len(_END) if element.end is None else element.end
+                # What is in it was signed, and so is in DER.
+                yield encoded(_SEQUENCE, self._data[element.begin : end])
 
+    def _children(self, parent: _Element) -> Iterator[_Element]:
+        position = parent.begin
+        while position != parent.end:
+            if parent.end is None and self._data.startswith(_END, position):
+                return
+            child = self._element(position)
+            yield child
+            position = self._after(child)
+            if parent.end is not None and position > parent.end:
+                raise ValueError("has an element that is longer than what it is in")
 
-def _after(data: bytes, element: _Element) -> int:
-    """Where what follows `element` begins."""
-    if element.end is not None:
-        return element.end
-    position, open_elements = element.begin, 1
-    while open_elements:
-        if data.startswith(_END, position):
-            position += len(_END)
-            open_elements -= 1
-            continue
-        inner = _element(data, position)
-        open_elements += inner.end is None
-        position = inner.begin if inner.end is None else inner.end
-    return position
+    def _after(self, element: _Element) -> int:
+        """Where what follows `element` begins."""
+        if element.end is not None:
+            return element.end
+        position, open_elements = element.begin, 1
+        while open_elements:
+            if self._data.startswith(_END, position):
+                position += len(_END)
+                open_elements -= 1
+                continue
+            inner = self._element(position)
+            open_elements += inner.end is None
+            position = inner.begin if inner.end is None else inner.end
+        return position
 
-
-def _element(data: bytes, start: int) -> _Element:
-    if len(data) < start + 2:
-        raise ValueError("is cut off")
-    tag, length = data[start], data[start + 1]
-    if tag & _HIGH == _HIGH:
-        raise ValueError("has a tag that is not read here")
-    begin = start + 2
-    if length == _INDEFINITE:
-        if not tag & _CONSTRUCTED:
-            raise ValueError("has a length that is not read here")
-        return _Element(tag, start, begin, None)
-    if length > _INDEFINITE:
-        begin += length - _INDEFINITE
-        length = int.from_bytes(data[start + 2 : begin])
-    if begin + length > len(data):
-        raise ValueError("is cut off")
-    return _Element(tag, start, begin, begin + length)
+    def _element(self, start: int) -> _Element:
+        data = self._data
+        if len(data) < start + 2:
+            raise ValueError("is cut off")
+        tag, length = data[start], data[start + 1]
+        if tag & _HIGH == _HIGH:
+            raise ValueError("has a tag that is not read here")
+        begin = start + 2
+        end: int | None = None
+        if length == _INDEFINITE:
+            if not tag & _CONSTRUCTED:
+                raise ValueError("has a length that is not read here")
+        else:
+            if length > _INDEFINITE:
+                begin += length - _INDEFINITE
+                length = int.from_bytes(data[start + 2 : begin])
+            end = begin + length
+            if end > len(data):
+                raise ValueError("is cut off")
+        if end is None or end - start < _SMALLEST:
+            self._small -= 1
+            if self._small < 0:
+                raise ValueError("has too many elements")
+        return _Element(tag, start, begin, end)

@@ -12,8 +12,9 @@ import httpx
 from mitmproxy_aia.addresses import Address, bare, literal
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import HTTP_PORT, Policy, Proxy, Refusal, Server, is_own
-from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.formats import pieces
 from mitmproxy_aia.names import printable
+from mitmproxy_aia.slices import moment
 from mitmproxy_aia.sources.bounded import closed_at_the_end
 from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused
 from mitmproxy_aia.sources.failures import (
@@ -33,9 +34,6 @@ from mitmproxy_aia.sources.urls import flaw_of, joined, parsed
 
 MAX_BODY = 64 * 1024
 """Bytes."""
-SMALL_BODY = 4 * 1024
-"""Bytes that take no time worth mentioning to parse. There may be hundreds of certificates in
-more than that, which would keep the event loop for tens of milliseconds."""
 MAX_REDIRECTS = 3
 MAX_ADDRESSES = 8
 """Of a name, those that the system's resolver takes for the best. A stranger's name may have
@@ -118,9 +116,7 @@ class Downloader:
             url = url.copy_with(userinfo=b"", fragment=None)
         status, location, body = await self._get(url, server)
         if status == httpx.codes.OK:
-            if len(body) <= SMALL_BODY:
-                return _read(body), None
-            return await asyncio.to_thread(_read, body), None
+            return await _read(body), None
         if not location or status not in (301, 302, 303, 307, 308):
             raise answered(status, server.proxy)
         return (), location
@@ -233,8 +229,16 @@ def _is_local(address: Address) -> bool:
         return too_many_files(error)
 
 
-def _read(body: bytes) -> tuple[Certificate, ...]:
+async def _read(body: bytes) -> tuple[Certificate, ...]:
+    """In the event loop, which a thread would keep from running as well, and that for longer."""
+    found: dict[Certificate, None] = {}
     try:
-        return read_certificates(body)
+        await moment()
+        for piece in pieces(body):
+            if piece is not None:
+                found[piece] = None
+            # There may be hundreds of them.
+            await moment()
     except ValueError as error:
         raise DownloadError(str(error)) from error
+    return tuple(found)
