@@ -18,9 +18,16 @@ from mitmproxy_aia.sources.download_errors import (
     DownloadError,
     NotTried,
 )
-from mitmproxy_aia.sources.resolver import MAX_LOOKUPS_OF_A_SITE, Resolver, TooManyLookups
+from mitmproxy_aia.sources.resolver import (
+    MAX_LOOKUPS_OF_A_SITE,
+    MAX_WAITING,
+    Resolver,
+    TooManyLookups,
+)
 from tests.lab import CaIssuersServer, Issued, dead_url
 from tests.test_download import HERE, PATIENT, get, why_not
+
+BRIEF = 0.05
 
 
 class Names:
@@ -32,10 +39,15 @@ class Names:
         self.addresses = {"known.test": ["127.0.0.1"]}
         self.gate = threading.Event()
         self.waiting = 0
+        self.gates: dict[str, threading.Event] = {}
+        self.asked: list[str] = []
 
     def __call__(self, host: str, port: object, *args: Any, **kwargs: Any) -> list[Any]:
         if not host.endswith(".test"):
             return self.real(host, port, *args, **kwargs)  # type: ignore[arg-type]
+        self.asked.append(host)
+        if host in self.gates:
+            self.gates[host].wait(PATIENT)
         if host.startswith("slow"):
             self.waiting += 1
             self.gate.wait(PATIENT)
@@ -96,7 +108,7 @@ def test_number_of_lookups(names: Names, limit: str) -> None:
         await asyncio.sleep(0)
         slow.cancel()
         with pytest.raises(TooManyLookups, match="too many names are being looked up"):
-            await resolve("known.test", "payer")
+            await resolve("known.test", "payer", BRIEF)
         assert await resolve("known.test") == ["127.0.0.1"]
         names.gate.set()
         while resolve._under_way:  # noqa: ASYNC110 -- a thread ends it
@@ -187,12 +199,14 @@ def test_too_many_lookups_say_nothing_of_a_url(names: Names) -> None:
     """The download was not tried, and that is not remembered."""
 
     async def main() -> None:
-        downloader = Downloader(lambda: PATIENT)
+        timeout = PATIENT
+        downloader = Downloader(lambda: timeout)
         slow = [
             asyncio.ensure_future(downloader(f"http://slow{each}.a.test/", HERE))
             for each in range(MAX_LOOKUPS_OF_A_SITE)
         ]
         await asyncio.sleep(0)
+        timeout = 1.0
         with pytest.raises(NotTried, match=r"^was not tried \(too many names"):
             await downloader("http://b.a.test/", HERE)
         names.gate.set()
@@ -206,12 +220,15 @@ def test_lookups_of_other_domains(names: Names) -> None:
 
     async def main() -> None:
         resolve = Resolver(of_a_site=2)
-        slow = [asyncio.ensure_future(resolve(f"slow{each}.hanging.test", 1)) for each in range(9)]
+        hosts = [f"slow{each}.hanging.test" for each in range(9)]
+        slow = [asyncio.ensure_future(resolve(host, 1, BRIEF)) for host in hosts]
         await asyncio.sleep(0)
         assert await resolve("known.test", 1) == ["127.0.0.1"]
+        failures = await asyncio.gather(*slow[2:], return_exceptions=True)
+        assert {type(each) for each in failures} == {TooManyLookups}
+        assert not any(each.done() for each in slow[:2])
         names.gate.set()
-        failures = await asyncio.gather(*slow, return_exceptions=True)
-        assert [type(each) for each in failures].count(TooManyLookups) == 7
+        await asyncio.gather(*slow, return_exceptions=True)
 
     asyncio.run(main())
 
@@ -221,12 +238,69 @@ def test_lookups_of_other_payers(names: Names) -> None:
 
     async def main() -> None:
         resolve = Resolver(of_a_payer=2)
-        slow = [asyncio.ensure_future(resolve(f"slow.{each}.test", "one")) for each in range(9)]
+        hosts = [f"slow.{each}.test" for each in range(9)]
+        slow = [asyncio.ensure_future(resolve(host, "one", BRIEF)) for host in hosts]
         await asyncio.sleep(0)
         assert await resolve("known.test", "other") == ["127.0.0.1"]
+        failures = await asyncio.gather(*slow[2:], return_exceptions=True)
+        assert {type(each) for each in failures} == {TooManyLookups}
+        assert not any(each.done() for each in slow[:2])
         names.gate.set()
-        failures = await asyncio.gather(*slow, return_exceptions=True)
-        assert [type(each) for each in failures].count(TooManyLookups) == 7
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+def test_turns(names: Names) -> None:
+    """Who finds all lookups in use has his turn when one ends, before those who have had some."""
+
+    async def main() -> None:
+        resolve = Resolver(limit=2)
+        slow = [asyncio.ensure_future(resolve(f"slow.{each}.test", "one")) for each in range(9)]
+        await asyncio.sleep(0)
+        late = asyncio.ensure_future(resolve("known.test", "late"))
+        await asyncio.sleep(0)
+        names.gate.set()
+        assert await late == ["127.0.0.1"]
+        assert not all(each.done() for each in slow)
+        await asyncio.gather(*slow, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_turn_that_is_not_needed(names: Names) -> None:
+    """While he waited another has begun to look the same name up: he waits for that, and somebody
+    else has his turn."""
+    names.gates = {host: threading.Event() for host in ("a.test", "b.test", "c.test")}
+    names.addresses |= {host: ["127.0.0.1"] for host in names.gates}
+
+    async def main() -> None:
+        resolve = Resolver(limit=2)
+        first = [asyncio.ensure_future(resolve(host, 1)) for host in ("a.test", "b.test")]
+        await asyncio.sleep(0)
+        same = [asyncio.ensure_future(resolve("c.test", each)) for each in (2, 3)]
+        await asyncio.sleep(0)
+        for host, each in zip(("a.test", "b.test"), first, strict=True):
+            names.gates[host].set()
+            await each
+        assert await resolve("known.test", 4) == ["127.0.0.1"]
+        names.gates["c.test"].set()
+        assert await asyncio.gather(*same) == [["127.0.0.1"]] * 2
+        assert names.asked.count("c.test") == 1
+
+    asyncio.run(main())
+
+
+def test_too_many_wait(names: Names) -> None:
+    """Who has too many waiting is sent away at once."""
+
+    async def main() -> None:
+        resolve = Resolver(limit=1)
+        number = 1 + MAX_WAITING
+        slow = [asyncio.ensure_future(resolve(f"slow.{each}.test", 1)) for each in range(number)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyLookups):
+            await resolve("known.test", 1)
+        names.gate.set()
+        await asyncio.gather(*slow, return_exceptions=True)
 
     asyncio.run(main())
 
@@ -239,9 +313,9 @@ def test_each_server_pays_for_its_own(names: Names) -> None:
         asked = list[tuple[str, object]]()
         resolve = downloader._resolve
 
-        async def noted(host: str, payer: object = None) -> list[str]:
+        async def noted(host: str, payer: object, patience: float) -> list[str]:
             asked.append((host, payer))
-            return await resolve(host, payer)
+            return await resolve(host, payer, patience)
 
         downloader._resolve = noted  # type: ignore[assignment] # as Resolver is called
         proxied = Server("a", proxy=Proxy("http", "none.test", 1))

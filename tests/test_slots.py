@@ -17,7 +17,7 @@ def entered(*places: Place) -> list[bool]:
 
 def test_total() -> None:
     """The next in line gets the place that is given back."""
-    slots = Slots(total=2, each=9, queue=9)
+    slots = Slots(total=2, each=9, at_one=9, queue=9)
     places = [ask(slots, number, number) for number in range(4)]
     assert entered(*places) == [True, True, False, False]
     slots.give_back(places[1])
@@ -26,7 +26,7 @@ def test_total() -> None:
 
 def test_share_of_a_payer() -> None:
     """One who has used up his share waits, and others pass him by."""
-    slots = Slots(total=9, each=2, queue=9)
+    slots = Slots(total=9, each=2, at_one=2, queue=9)
     mine = [ask(slots, "me", number) for number in range(4)]
     other = ask(slots, "other", 0)
     assert entered(*mine, other) == [True, True, False, False, True]
@@ -38,7 +38,7 @@ def test_share_of_a_payer() -> None:
 
 def test_share_of_a_target() -> None:
     """Many who want the same host cannot use up all places for it."""
-    slots = Slots(total=9, each=2, queue=9)
+    slots = Slots(total=9, each=2, at_one=2, queue=9)
     many = [ask(slots, number, "hanging") for number in range(4)]
     other = ask(slots, 9, "other")
     assert entered(*many, other) == [True, True, False, False, True]
@@ -46,7 +46,7 @@ def test_share_of_a_target() -> None:
 
 def test_who_has_least_is_first() -> None:
     """Many who each use up their share wait behind one who has nothing yet."""
-    slots = Slots(total=6, each=3, queue=9)
+    slots = Slots(total=6, each=3, at_one=3, queue=9)
     many = [ask(slots, number % 2, number) for number in range(12)]
     honest = [ask(slots, "honest", "a"), ask(slots, "honest", "b")]
     assert entered(*many, *honest) == [True] * 6 + [False] * 8
@@ -60,7 +60,7 @@ def test_who_has_least_is_first() -> None:
 
 def test_joining() -> None:
     """What waits on one account goes ahead on another that has room, and is charged to that."""
-    slots = Slots(total=9, each=1, queue=9)
+    slots = Slots(total=9, each=1, at_one=1, queue=9)
     first = ask(slots, "full", 1)
     second = ask(slots, "full", 2)
     slots.share(second, "free")
@@ -75,7 +75,7 @@ def test_joining() -> None:
 
 def test_joining_where_nobody_has_room() -> None:
     """Then it waits on both accounts, once on each."""
-    slots = Slots(total=9, each=1, queue=1)
+    slots = Slots(total=9, each=1, at_one=1, queue=1)
     ask(slots, "a", 1)
     ask(slots, "b", 2)
     waiting = ask(slots, "a", 3)
@@ -88,7 +88,7 @@ def test_joining_where_nobody_has_room() -> None:
 
 def test_queue() -> None:
     """Who has too many waiting is sent away, and nobody else is."""
-    slots = Slots(total=9, each=1, queue=2)
+    slots = Slots(total=9, each=1, at_one=1, queue=2)
     places = [ask(slots, "me", number) for number in range(3)]
     assert slots.ask("me", 3) is None
     assert entered(ask(slots, "other", 4)) == [True]
@@ -98,7 +98,7 @@ def test_queue() -> None:
 
 def test_given_back_twice() -> None:
     """The second time nothing happens."""
-    slots = Slots(total=1, each=1, queue=9)
+    slots = Slots(total=1, each=1, at_one=1, queue=9)
     place = ask(slots, "a", 1)
     slots.give_back(place)
     slots.give_back(place)
@@ -107,7 +107,7 @@ def test_given_back_twice() -> None:
 
 def test_leaves_nothing_behind() -> None:
     """There is no end of strangers, and nothing is kept of those who have gone."""
-    slots = Slots(total=2, each=1, queue=9)
+    slots = Slots(total=2, each=1, at_one=1, queue=9)
     places = [ask(slots, number, number) for number in range(5)]
     for place in places:
         slots.give_back(place)

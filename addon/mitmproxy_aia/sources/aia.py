@@ -87,7 +87,7 @@ class AiaSource:
         self._flights: WeakValueDictionary[_Key, _Flight] = WeakValueDictionary()
         self._failures = Failures[_Key]()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slots = Slots(MAX_DOWNLOADS, SHARE, MAX_WAITING)
+        self._slots = Slots(MAX_DOWNLOADS, SHARE, SHARE, MAX_WAITING)
 
     def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
         return ()

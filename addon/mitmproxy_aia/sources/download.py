@@ -207,7 +207,8 @@ class Downloader:
     async def _addresses(self, host: str, payer: Hashable | None) -> list[Address]:
         if (address := literal(host)) is not None:
             return [address]
-        found = await self._resolve(host, payer)
+        # Less than all, so that who waits in vain is told why.
+        found = await self._resolve(host, payer, self._timeout() / 2)
         return [ipaddress.ip_address(text) for text in found[:MAX_ADDRESSES]]
 
     def _is_own(self, address: Address, port: int) -> bool:

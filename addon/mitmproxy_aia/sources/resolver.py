@@ -12,10 +12,10 @@ import contextlib
 import os
 import socket
 import threading
-from collections import Counter
 from collections.abc import Hashable
 
 from mitmproxy_aia.egress import site
+from mitmproxy_aia.sources.slots import Place, Slots
 
 MAX_LOOKUPS = 256
 """Lookups at the same time, including those that nobody waits for any more."""
@@ -23,14 +23,17 @@ MAX_LOOKUPS_OF_A_SITE = 16
 """Of these, in one domain, so that its name servers cannot use up all."""
 MAX_LOOKUPS_OF_A_PAYER = 32
 """Of these, on behalf of one server. They may outlive the downloads that they are for."""
-
-
+MAX_WAITING = 64
+"""Lookups that one server may have waiting."""
 FILES_OF_A_LOOKUP = 4
 """Open at the same time: a database, and sockets to name servers."""
 
 
 class TooManyLookups(OSError):
     """It was our own doing, and says nothing of the name."""
+
+    def __init__(self) -> None:
+        super().__init__("too many names are being looked up")
 
 
 class Resolver:
@@ -43,48 +46,52 @@ class Resolver:
         of_a_site: int = MAX_LOOKUPS_OF_A_SITE,
         of_a_payer: int = MAX_LOOKUPS_OF_A_PAYER,
     ) -> None:
-        self._limit = limit
-        self._of_a_site = of_a_site
-        self._of_a_payer = of_a_payer
-        self._sites: Counter[Hashable] = Counter()
-        self._payers: Counter[Hashable] = Counter()
+        self._slots = Slots(limit, of_a_payer, of_a_site, MAX_WAITING)
         self._under_way: dict[str, asyncio.Future[list[str]]] = {}
 
-    async def __call__(self, host: str, payer: Hashable | None = None) -> list[str]:
-        """The addresses of `host`, best first. Raises OSError (socket.gaierror if the name
-        cannot be resolved, TooManyLookups if it was not tried, one with the number of the error if
-        this process can open no more files)."""
+    async def __call__(
+        self, host: str, payer: Hashable | None = None, patience: float | None = None
+    ) -> list[str]:
+        """The addresses of `host`, best first. Waits for a turn for `patience` seconds. Raises
+        OSError (socket.gaierror if the name cannot be resolved, TooManyLookups if it was not
+        tried, one with the number of the error if this process can open no more files)."""
         answer = self._under_way.get(host)
         if answer is None:
-            if payer is not None and self._too_many(site(host), payer):
-                raise TooManyLookups("too many names are being looked up")
-            answer = self._begin(host, payer)
+            place = None if payer is None else await self._turn(host, payer, patience)
+            # Others may have asked for it meanwhile.
+            answer = self._under_way.get(host)
+            if answer is None:
+                answer = self._begin(host, place)
+            elif place is not None:
+                self._slots.give_back(place)
         # Others may wait for it as well.
         return await asyncio.shield(answer)
 
-    def _too_many(self, domain: str, payer: Hashable) -> bool:
-        return (
-            len(self._under_way) >= self._limit
-            or self._sites[domain] >= self._of_a_site
-            or self._payers[payer] >= self._of_a_payer
-        )
+    async def _turn(self, host: str, payer: Hashable, patience: float | None) -> Place:
+        place = self._slots.ask(payer, site(host))
+        if place is None:
+            raise TooManyLookups
+        try:
+            async with asyncio.timeout(patience):
+                await place.entered.wait()
+        except BaseException as error:
+            self._slots.give_back(place)
+            if isinstance(error, TimeoutError):
+                raise TooManyLookups from None
+            raise
+        return place
 
-    def _begin(self, host: str, payer: Hashable | None) -> asyncio.Future[list[str]]:
+    def _begin(self, host: str, place: Place | None) -> asyncio.Future[list[str]]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[str]] = loop.create_future()
         # There may be nobody left who would look at an error.
         answer.add_done_callback(asyncio.Future.exception)
-        domain = site(host)
         self._under_way[host] = answer
-        self._sites[domain] += 1
-        self._payers[payer] += 1
 
         def settle(addresses: list[str] | None, error: OSError | None) -> None:
             del self._under_way[host]
-            for counter, who in (self._sites, domain), (self._payers, payer):
-                counter[who] -= 1
-                if not counter[who]:
-                    del counter[who]
+            if place is not None:
+                self._slots.give_back(place)
             if error is not None:
                 answer.set_exception(error)
             else:

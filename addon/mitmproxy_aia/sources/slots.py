@@ -6,14 +6,17 @@ Whoever presents hanging URLs uses up his own share, and others do not wait for 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Hashable
 
 
 class Place:
-    """One place, taken (`entered`) or waited for. One of `payers` has it on its account."""
+    """One place, taken (`entered`) or waited for. One of `payers` has it on its account. `number`
+    is the order of arrival."""
 
-    def __init__(self, payer: Hashable, target: Hashable) -> None:
+    def __init__(self, number: int, payer: Hashable, target: Hashable) -> None:
+        self.number = number
         self.payers: dict[Hashable, None] = {payer: None}
         self.target = target
         self.entered = asyncio.Event()
@@ -22,41 +25,44 @@ class Place:
 
 
 class Slots:
-    """At most `total` places, `each` for one payer, and `each` for one target.
+    """At most `total` places, `each` for one payer, and `at_one` for one target.
 
     Of those who wait, who has the least is let in first, and among equals who came first. Not
     more than `queue` places are waited for on one payer's account.
     """
 
-    def __init__(self, total: int, each: int, queue: int) -> None:
+    def __init__(self, total: int, each: int, at_one: int, queue: int) -> None:
         self._free = total
         self._each = each
+        self._at_one = at_one
         self._queue = queue
+        self._numbers = itertools.count()
         self._payers: Counter[Hashable] = Counter()
         self._targets: Counter[Hashable] = Counter()
-        self._waiting: dict[Place, None] = {}
+        # By target, since all who wait for one may have to wait.
+        self._waiting: dict[Hashable, dict[Place, None]] = {}
         self._in_line: Counter[Hashable] = Counter()
 
     def ask(self, payer: Hashable, target: Hashable) -> Place | None:
         """A place, taken at once if there is one; None if too many are waited for."""
         if self._in_line[payer] >= self._queue:
             return None
-        place = Place(payer, target)
-        self._waiting[place] = None
+        place = Place(next(self._numbers), payer, target)
+        self._waiting.setdefault(target, {})[place] = None
         self._in_line[payer] += 1
         self._let_in()
         return place
 
     def share(self, place: Place, payer: Hashable) -> None:
         """`payer` wants the same: it need not wait for others who wanted it first."""
-        if place in self._waiting and payer not in place.payers:
+        if self._waits(place) and payer not in place.payers:
             place.payers[payer] = None
             self._in_line[payer] += 1
             self._let_in()
 
     def give_back(self, place: Place) -> None:
         """Ends it, or the waiting for it."""
-        if place in self._waiting:
+        if self._waits(place):
             self._leave_line(place)
         elif place.held:
             place.held = False
@@ -77,19 +83,24 @@ class Slots:
 
     def _first_in_line(self) -> tuple[Place, Hashable] | None:
         """And on whose account. None if nobody who waits may have more."""
-        first, least = None, self._each
-        for place in self._waiting:
-            if self._targets.get(place.target, 0) >= self._each:
-                continue
-            for payer in place.payers:
-                if (has := self._payers.get(payer, 0)) < least:
-                    first, least = (place, payer), has
-            if not least:
-                break
+        first, best = None, (self._each, 0)
+        for target, places in self._waiting.items():
+            if self._targets.get(target, 0) < self._at_one:
+                for place in places:
+                    for payer in place.payers:
+                        rank = self._payers.get(payer, 0), place.number
+                        if rank < best:
+                            first, best = (place, payer), rank
         return first
 
+    def _waits(self, place: Place) -> bool:
+        return place in self._waiting.get(place.target, {})
+
     def _leave_line(self, place: Place) -> None:
-        del self._waiting[place]
+        waiting = self._waiting[place.target]
+        del waiting[place]
+        if not waiting:
+            del self._waiting[place.target]
         for payer in place.payers:
             _less(self._in_line, payer)
 
