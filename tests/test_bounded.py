@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from mitmproxy_aia import slices
+from mitmproxy_aia import formats, slices
+from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.sources import bounded, download, urls
 from mitmproxy_aia.sources.bounded import MAX_ANSWER, MAX_READ
 from mitmproxy_aia.sources.http1 import MAX_PARTS
-from tests.lab import Issued
+from tests.lab import Issued, pkcs7_der
 from tests.lab.listener import Listener
 from tests.test_download import HERE, PATIENT, get, why_not
 from tests.test_slices import Rounds
@@ -133,6 +134,33 @@ def test_little_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None
         assert get(server.url) == ["CN=Lab Root"]
     assert max(sizes) <= MAX_READ
     assert sum(sizes) == MAX_ANSWER
+
+
+def test_certificates_one_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many have got a bundle: when that takes time, one certificate of it is read in each
+    round of the event loop."""
+    monkeypatch.setattr(slices, "SHARED", 0.0)
+    bundle = pkcs7_der(*(root.issue(ca=True) for _ in range(20)))
+    rounds: list[int] = []
+    pieces = formats.pieces
+
+    async def main(url: str) -> None:
+        counter = Rounds()
+
+        def watched(data: bytes) -> Iterator[Certificate | None]:
+            for piece in pieces(data):
+                rounds.append(counter.number)
+                yield piece
+
+        monkeypatch.setattr(download, "pieces", watched)
+        downloader = download.Downloader(lambda: PATIENT)
+        for found in await asyncio.gather(*(downloader(url, HERE) for _ in range(4))):
+            assert len(found) == 20
+        counter.stop()
+
+    with Server([OK + b"\r\n" + bundle]) as server:
+        asyncio.run(main(server.url))
+    assert len({*rounds}) == len(rounds) == 4 * 20
 
 
 def test_trickle(monkeypatch: pytest.MonkeyPatch) -> None:
