@@ -132,15 +132,25 @@ def test_raw_quic(field: Field) -> None:
     assert field.server.handshakes == 0
 
 
-class Unreadable:
-    """In place of an `Issued`: what is no certificate, wherever it stands in the chain."""
+@dataclass(frozen=True)
+class Raw:
+    """In place of an `Issued`: bytes, of which nobody has to be able to make a certificate."""
+
+    der: bytes
 
     @property
     def certificate(self) -> Self:
         return self
 
     def public_bytes(self, _encoding: object) -> bytes:
-        return b"\x30\x03\x02\x01\x00"
+        return self.der
+
+
+def without_utf8(issued: Issued) -> Raw:
+    """A certificate that `cryptography` reads and OpenSSL does not."""
+    name = issued.name.encode()
+    assert b"\x0c" + bytes([len(name)]) + name in issued.der
+    return Raw(issued.der.replace(name, b"\xff" * len(name)))
 
 
 REFUSED: dict[str, tuple[Callable[[Field, Issued], list[Issued]], str]] = {
@@ -165,8 +175,12 @@ REFUSED: dict[str, tuple[Callable[[Field, Issued], list[Issued]], str]] = {
         "self-signed certificate",
     ),
     "unreadable": (
-        lambda field, ca: [ca.issue(), cast(Issued, Unreadable())],
+        lambda field, ca: [ca.issue(), cast(Issued, Raw(b"\x30\x03\x02\x01\x00"))],
         "the handshake failed (error parsing asn1 value",
+    ),
+    "unreadable for OpenSSL": (
+        lambda field, ca: [ca.issue(), cast(Issued, without_utf8(ca))],
+        "certificate verify failed (invalid utf8string)",
     ),
     "junk": (
         lambda field, ca: [ca.issue(aia=[field.ca.junk(field.path())])],

@@ -35,8 +35,8 @@ def error_text(code: int) -> str:
     return str(_ffi.string(_lib.X509_verify_cert_error_string(code)).decode())
 
 
-def reason_of(error: SSL.Error) -> str:
-    """OpenSSL's words for why a handshake, or what came after it, failed."""
+def reason_of(error: SSL.Error | crypto.Error) -> str:
+    """OpenSSL's words for why a handshake, or reading a certificate, failed."""
     try:
         return str(error.args[0][0][-1])
     except LookupError:

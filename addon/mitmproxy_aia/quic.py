@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 MAX_REASON = 300
 """Characters that a server is told."""
-_UNREADABLE = (service_identity.CertificateError, *UNREADABLE)
+_UNREADABLE = (service_identity.CertificateError, crypto.Error, *UNREADABLE)
 """What reading a stranger's certificate raises in aioquic and below it."""
 
 
@@ -237,7 +237,8 @@ class _Handshake:
 
 
 def _text_of(error: BaseException) -> str:
-    return printable(str(error)) or type(error).__name__
+    text = openssl.reason_of(error) if isinstance(error, crypto.Error) else str(error)
+    return printable(text) or type(error).__name__
 
 
 def is_curable(alert: tls.Alert) -> bool:
