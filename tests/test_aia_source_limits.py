@@ -238,11 +238,12 @@ def test_urls_of_strangers_are_printable(root: Issued) -> None:
 
 
 def test_nothing_is_tried_after_the_deadline(root: Issued) -> None:
-    """Not even what is remembered."""
+    """Not even what is remembered; and that is said."""
     web = Web(root)
 
     async def test() -> None:
-        assert await every_attempt(AiaSource(web), leaf(root, A), budget(seconds=0)) == []
+        attempts = await every_attempt(AiaSource(web), leaf(root, A, B), budget(seconds=0))
+        assert said(attempts) == [f"{url} was not tried (there was no time left)" for url in (A, B)]
         assert web.asked == []
 
     run(test())

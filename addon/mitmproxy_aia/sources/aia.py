@@ -113,6 +113,8 @@ class AiaSource:
                 if left <= 0:
                     for flight in in_the_air.values():
                         yield flight.attempt(server)
+                    for url in urls:
+                        yield Attempt(printable(url), "was not tried (there was no time left)")
                     return
                 if urls:
                     url = urls.pop(0)
