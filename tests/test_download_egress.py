@@ -20,7 +20,9 @@ from mitmproxy_aia.sources import bounded, download
 from mitmproxy_aia.sources.download import Downloader
 from mitmproxy_aia.sources.download_errors import (
     BRIEFLY,
+    FAILURE_REMEMBERED,
     DownloadError,
+    Missing,
     NotTried,
     Refused,
     Uncertain,
@@ -396,9 +398,36 @@ def test_status_of_a_proxy(ca: CaIssuersServer, status: int) -> None:
 def test_no_such_thing(ca: CaIssuersServer, status: int) -> None:
     """That is the server's, be there a proxy between."""
     ca.serve(f"/{status}", b"", status=status)
-    with pytest.raises(DownloadError, match=f"^answered {status}$") as error:
+    with pytest.raises(Missing, match=f"^answered {status}$") as error:
         get(f"http://ca.example/{status}", proxied(ca.port))
-    assert type(error.value) is DownloadError
+    assert error.value.remembered == FAILURE_REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"200 OK\r\n", b"<html>Please log in</html>"),
+        (b"302 Found\r\nLocation: https://login.test/\r\n", b""),
+        (b"200 OK\r\nContent-Encoding: gzip\r\n", b"x"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_page_of_a_proxy(scheme: str, head: bytes, body: bytes) -> None:
+    """It says nothing of the URL. One that only makes the connection has none."""
+
+    def say(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 " + head + b"Connection: close\r\n\r\n" + body)
+
+    server = Listener(say)
+    try:
+        with SocksServer(server.port) as socks:
+            port = socks.port if scheme == "socks5" else server.port
+            with pytest.raises(DownloadError) as error:
+                get("http://ca.example/", proxied(port, scheme=scheme))
+    finally:
+        server.close()
+    assert type(error.value) is (DownloadError if scheme == "socks5" else Uncertain)
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n0"])

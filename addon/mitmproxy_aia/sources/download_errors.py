@@ -30,6 +30,10 @@ class DownloadError(OSError):
         return str(self)
 
 
+class Missing(DownloadError):
+    """The server was reached, and has no such thing."""
+
+
 class Uncertain(DownloadError):
     """It may be the URL's fault as well as that of a proxy, or of our own network."""
 

@@ -13,7 +13,13 @@ import httpx
 
 from mitmproxy_aia.egress import Proxy
 from mitmproxy_aia.names import printable
-from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Refused, Uncertain
+from mitmproxy_aia.sources.download_errors import (
+    DownloadError,
+    Missing,
+    NotTried,
+    Refused,
+    Uncertain,
+)
 from mitmproxy_aia.sources.proxy_tls import Distrusted
 from mitmproxy_aia.sources.resolver import TooManyLookups
 from mitmproxy_aia.sources.socks import HUNG_UP, NO_ENTRY, NO_SOCKS
@@ -34,6 +40,9 @@ def told(error: Exception, where: str = "", proxy: Proxy | None = None) -> Downl
     if isinstance(error, Refused):
         refusal = replace(error.refusal, what=where + error.refusal.what)
         return Refused(refusal, redirected=bool(where))
+    if type(error) is DownloadError and proxy is not None and proxy.answers:
+        # Proxies have pages and redirects of their own, for people.
+        return Uncertain(where + str(error))
     if isinstance(error, DownloadError):
         return type(error)(where + str(error))
     if isinstance(error, TooManyLookups):
@@ -55,7 +64,9 @@ def too_late(seconds: float, where: str, proxy: Proxy | None) -> DownloadError:
 def answered(status: int, proxy: Proxy | None) -> DownloadError:
     """That the answer has this status and no certificate."""
     what = f"answered {status}"
-    if proxy is None or not proxy.answers or status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        return Missing(what)
+    if proxy is None or not proxy.answers:
         return DownloadError(what)
     if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         return no_entry(proxy)
