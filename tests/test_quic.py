@@ -3,6 +3,7 @@ on the other, in memory. The verdicts are compared with those of mitmproxy alone
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -497,3 +498,15 @@ def test_unknown_layers_are_not_watched(root: Issued, tmp_path: Path) -> None:
     data = layers.QuicTlsData(done.conn, done.context)
     done.context.layers.clear()
     assert not quic.watch(data, Watcher(done.begin, done.outcomes.append))
+
+
+def test_trust_file_that_changes(root: Issued, tmp_path: Path) -> None:
+    """It is loaded once for all connections, and again when it is another one."""
+    ca = root.issue("CA", ca=True)
+    quic._load.cache_clear()
+    for trusted, changed in (authority("Other"), 1), (root, 2), (root, 2):
+        leaf = ca.issue()
+        made = QuicWire(tmp_path, [trusted], [leaf.der], leaf, [Shelf(known=[ca])])
+        os.utime(made.trusted, ns=(changed, changed))
+        assert made.run().established == (trusted is root)
+        assert quic._load.cache_info().misses == changed

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -37,6 +38,7 @@ from mitmproxy.proxy.layers.quic import QuicTlsData, QuicTlsSettings, ServerQuic
 from OpenSSL import crypto
 
 from mitmproxy_aia import errors, loaded, openssl, pausing
+from mitmproxy_aia.anchors import Anchors
 from mitmproxy_aia.certificates import UNREADABLE, Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.formats import presented
@@ -175,22 +177,23 @@ class _Handshake:
 
     def _make(self, verifier: Callable[..., Verifier]) -> Verifier:
         configuration = self._quic.configuration
+        store, anchors = self._trusted()
         return verifier(
-            self._trust_store(),
+            store,
             parameters=openssl.parameters_for(configuration.server_name),
             rejected=rejected_in(configuration.cafile, configuration.capath),
+            anchors=anchors,
         )
 
-    def _trust_store(self) -> crypto.X509Store:
-        """As aioquic makes one for each verification."""
+    def _trusted(self) -> _Trusted:
+        """What aioquic trusts."""
         configuration = self._quic.configuration
-        # Its types have no None, and it takes one.
-        store: Any = crypto.X509Store()
-        if configuration.cafile is None and configuration.capath is None:
-            store.load_locations(certifi.where())
-        else:
-            store.load_locations(configuration.cafile, configuration.capath)
-        return cast(crypto.X509Store, store)
+        file, folder = configuration.cafile, configuration.capath
+        if file is None and folder is None:
+            file = certifi.where()
+        # That of a folder is looked up in it when it is needed.
+        status = None if file is None else os.stat(file)
+        return _load(file, folder, status and (status.st_ino, status.st_mtime_ns, status.st_size))
 
     def presented(self) -> Iterator[Certificate]:
         return presented(self._presented())
@@ -214,7 +217,7 @@ class _Handshake:
         """Of the path that aioquic, which does not tell, must have found; unless OpenSSL would
         not have taken it in a handshake."""
         chain = [*map(loaded.to_openssl, self.presented())]
-        built, fault = openssl.verify(self._trust_store(), chain)
+        built, fault = openssl.verify(self._trusted()[0], chain)
         if fault is not None:
             return ()
         path = tuple(loaded.from_openssl(certificate) for certificate in built[:-1])
@@ -234,6 +237,19 @@ class _Handshake:
         except BaseException:
             # The server would have found out in time, too.
             logger.exception("telling a QUIC server that it is refused failed")
+
+
+_Trusted = tuple[crypto.X509Store, Anchors]
+"""A trust store, which nobody changes, and what is remembered of it."""
+
+
+# aioquic loads the roots for each verification, which takes 5 ms.
+@functools.lru_cache(maxsize=4)
+def _load(file: str | None, folder: str | None, _state: object) -> _Trusted:
+    # Its types have no None, and it takes one.
+    store: Any = crypto.X509Store()
+    store.load_locations(file, folder)
+    return store, Anchors()
 
 
 def _text_of(error: BaseException) -> str:
