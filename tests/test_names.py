@@ -161,6 +161,9 @@ def test_printable_cuts_what_is_beyond_the_limit() -> None:
     """Text of exactly the limit stays whole."""
     assert printable("abc", 3) == "abc"
     assert printable("abcd", 3) == "ab…"
+    # Escapes count as they are written.
+    assert printable("\n", 2) == "\\n"
+    assert printable("\n\n\n", 4) == "\\n\\…"
 
 
 @pytest.mark.parametrize(

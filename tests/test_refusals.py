@@ -67,6 +67,27 @@ def test_self_signed_download(world: World) -> None:
         assert_refused(world, server, r"self-signed certificate.*")
 
 
+@pytest.mark.parametrize("character", ["\U000e0001", '"'])
+def test_much_to_say(world: World, character: str) -> None:
+    """Names that take much room, in a log or in HTML, by the dozen: the client is told, be it over
+    HTTP/2, where mitmproxy never ends a large page."""
+    strangers = [authority(character * 14 + str(number)) for number in range(12)]
+
+    def published(number: int) -> str:
+        path = world.path()
+        bundle = pkcs7_der(*strangers[number % 4 :: 4])
+        return world.ca.serve(f"{path}-{'x' * 200}", bundle)
+
+    above = authority("Nobody's")
+    issuer = above.issue("Somebody's", ca=True, aia=[published(each) for each in range(5)])
+    leaf = issuer.issue(aia=[published(each) for each in range(5)])
+    with TlsServer(leaf, issuer) as server:
+        reply = curl(server.url(), proxy=world.proxy, http2=True)
+        assert reply.status == 502
+        assert MISSING_ISSUER in reply.error_text
+        assert 1_500 < len(reply.error_text) < 2_500
+
+
 def test_right_name_other_key(world: World) -> None:
     """AIA serves a trusted certificate of the right name whose key did not sign the leaf."""
     issuer = world.authority()

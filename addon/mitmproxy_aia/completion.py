@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.limits import Limits
+from mitmproxy_aia.names import printable
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.search import Judge, Search
@@ -29,6 +30,9 @@ PRESENTED = "the server"
 """Origin of the certificates that the server sent."""
 ATTEMPTS_TOLD = 12
 """How many attempts are named in a reason: a server must not be able to flood a log."""
+MAX_TOLD = 2_000
+"""Characters of them together. mitmproxy forgets to end the HTTP/2 stream of an error page with
+more than 16 KiB, and HTML may take six characters for one."""
 GRACE = 1.0
 """Seconds after the deadline in which sources have to come back and say what happened."""
 DOWNLOADS_FOR_THE_LEAF = 3
@@ -68,7 +72,7 @@ class Outcome:
         if len(told) > ATTEMPTS_TOLD:
             attempts.append(f"and {len(told) - ATTEMPTS_TOLD} more")
         aia = [f"AIA: {'; '.join(attempts)}"] if attempts else []
-        tried = "; ".join([*aia, *self.notes])
+        tried = printable("; ".join([*aia, *self.notes]), MAX_TOLD)
         return f"{text} ({tried})" if tried else text
 
 

@@ -102,11 +102,15 @@ def _unreadable(der: bytes) -> str:
 def printable(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:
     """`text` from a stranger, fit for one line of a log: control characters are written as
     escapes and what is beyond `limit` characters is cut."""
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
+    text = _cut(text, limit)
     if text.isprintable():
         return text
-    return "".join(
+    written = (
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+    return _cut("".join(written), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
