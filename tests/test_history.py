@@ -9,6 +9,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Outcome
 from mitmproxy_aia.history import PRESENTED_BYTES, History
 from mitmproxy_aia.openssl import Fault
+from mitmproxy_aia.page.rendering import server_id
 from mitmproxy_aia.sources import Attempt, Found
 from tests.lab import Issued, authority
 
@@ -59,8 +60,22 @@ def test_an_incomplete_chain() -> None:
     assert (record.incomplete, record.broken, record.complete) == (1, 0, 0)
     assert (record.reason, record.seconds) == ("", 0.25)
     assert (record.protocol, record.audit) == ("QUIC", True)
-    assert log.get("a.example:443") is record
+    assert log.get("a.example:443", "QUIC") is record
     assert log.records() == (record,)
+
+
+def test_one_server_with_two_protocols() -> None:
+    """What it sends over one says nothing of what it sends over the other."""
+    log = History(now=Clock())
+    log.note("a:443", incomplete(), protocol="QUIC")
+    log.note_complete("a:443", "TLS")
+    assert [record.verdict for record in log.records()] == ["incomplete"]
+    log.note("a:443", incomplete(), protocol="TLS")
+    log.note_complete("a:443", "TLS")
+    verdicts = {record.protocol: record.verdict for record in log.records()}
+    assert verdicts == {"QUIC": "incomplete", "TLS": "complete"}
+    assert [record.where for record in log.records()] == ["a:443", "a:443 (QUIC)"]
+    assert len({server_id(record) for record in log.records()}) == 2
 
 
 def test_a_certificate_is_kept_once() -> None:

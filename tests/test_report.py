@@ -303,6 +303,20 @@ def test_the_table(tmp_path: Path, report: Report) -> None:
     )
 
 
+def test_protocols(tmp_path: Path, report: Report) -> None:
+    """What is not TLS is said, so that two rows of one server can be told apart."""
+    history = History()
+    for protocol in "TLS", "QUIC":
+        history.note("a.example:443", incomplete(), protocol=protocol)
+    file = tmp_path / "report.json"
+    file.write_text(as_json(history, NOW))
+    _, *rows = report(file).out.splitlines()[:3]
+    assert [row.split()[1:4] for row in rows] == [
+        ["a.example:443", "(QUIC)", "forgot"],
+        ["a.example:443", "forgot", "CN=Lab"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("cache", "at_hand", "words"), [("", False, "at"), ("memory", False, "at"), ("", True, "in")]
 )

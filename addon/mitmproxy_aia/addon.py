@@ -207,13 +207,13 @@ class Aia:
 
     def _complete(self, server: connection.Server, intermediates: pausing.Intermediates) -> None:
         """Takes note of a complete chain, and learns from it."""
-        address = address_of(server)
-        self.history.note_complete(address)
-        if self._settings.learn and address not in self._learned:
+        address, protocol = address_of(server), protocol_of(server)
+        self.history.note_complete(address, protocol)
+        if self._settings.learn and (address, protocol) not in self._learned:
+            self._learned.add((address, protocol))
             self._learn(address, intermediates())
 
     def _learn(self, address: str, intermediates: Sequence[Certificate]) -> None:
-        self._learned.add(address)
         if intermediates:
             self._tiers.keep([Found(certificate, address) for certificate in intermediates])
 

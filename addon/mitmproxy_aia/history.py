@@ -39,6 +39,10 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 
 
+_Key = tuple[str, str]
+"""Of a server: what it sends over QUIC says nothing of what it sends over TLS."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One server whose chain was incomplete or broken at least once.
@@ -82,6 +86,15 @@ class Record:
         return record
 
     @property
+    def where(self) -> str:
+        """The server, and the protocol if it is not TLS."""
+        return self.server if self.protocol == "TLS" else f"{self.server} ({self.protocol})"
+
+    @property
+    def key(self) -> _Key:
+        return self.server, self.protocol
+
+    @property
     def at_fault(self) -> Verdict:
         """The verdict of the last handshake with a fault."""
         return "incomplete" if self.path else "broken"
@@ -112,8 +125,8 @@ class History:
         self._capacity = capacity
         self._size = size
         self._now = now
-        self._records: OrderedDict[str, Record] = OrderedDict()
-        self._sizes: dict[str, int] = {}
+        self._records: OrderedDict[_Key, Record] = OrderedDict()
+        self._sizes: dict[_Key, int] = {}
         self._total = 0
         self._lock = threading.Lock()
         self.started = now()
@@ -134,16 +147,16 @@ class History:
         with self._lock:
             return tuple(reversed(self._records.values()))
 
-    def get(self, server: str) -> Record | None:
+    def get(self, server: str, protocol: str = "TLS") -> Record | None:
         """What is known of the server at this address, as in the log."""
-        return self._records.get(server)
+        return self._records.get((server, protocol))
 
     def note(
         self, server: str, outcome: Outcome, *, protocol: str = "TLS", audit: bool = False
     ) -> Record:
         """Takes note of what came of an incomplete or broken chain, and returns the record."""
         now = self._now()
-        old = self._records.get(server) or Record(server, "broken", now, now)
+        old = self.get(server, protocol) or Record(server, "broken", now, now, protocol=protocol)
         record = old if _as_last_time(old, outcome) else _with_certificates(old, outcome)
         record = record.after(
             verdict="incomplete" if outcome.verified else "broken",
@@ -154,7 +167,6 @@ class History:
             reason="" if outcome.verified else printable(outcome.reason, MAX_REASON),
             fetched=() if outcome.verified else _fetched(outcome),
             seconds=outcome.seconds,
-            protocol=protocol,
             audit=audit,
         )
         with self._lock:
@@ -162,16 +174,16 @@ class History:
         self._changed()
         return record
 
-    def note_complete(self, server: str) -> None:
+    def note_complete(self, server: str, protocol: str = "TLS") -> None:
         """Takes note of a handshake with a server that sent all that was needed."""
         self.complete += 1
-        old = self._records.get(server)
+        old = self.get(server, protocol)
         if old is None:
             return
         mended = old.mended or self._now()
         # In its place: nothing is to be done about it, so it may go in its turn.
         with self._lock:
-            self._records[server] = old.after(
+            self._records[old.key] = old.after(
                 verdict="complete", mended=mended, complete=old.complete + 1
             )
         self._changed()
@@ -189,19 +201,20 @@ class History:
             listener()
 
     def _put(self, record: Record) -> None:
-        old = self._records.get(record.server)
-        self._records[record.server] = record
-        self._records.move_to_end(record.server)
+        key = record.key
+        old = self._records.get(key)
+        self._records[key] = record
+        self._records.move_to_end(key)
         if old is not None and old._certificates == record._certificates:
             return
         size = record.size
-        self._total += size - self._sizes.get(record.server, 0)
-        self._sizes[record.server] = size
+        self._total += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
         while len(self._records) > self._capacity or (
             self._total > self._size and len(self._records) > 1
         ):
-            server, _ = self._records.popitem(last=False)
-            self._total -= self._sizes.pop(server)
+            key, _ = self._records.popitem(last=False)
+            self._total -= self._sizes.pop(key)
             self.forgotten += 1
 
 

@@ -110,7 +110,7 @@ def _row(record: Record) -> list[str]:
         missing = missing or "nothing: the path was hard to find in what it sent"
     times = record.incomplete + record.broken
     return [
-        printable(record.server),
+        printable(record.where),
         verdict + (", refused (audit)" if record.audit else ""),
         printable(missing, MAX_CELL),
         f"{record.last:%Y-%m-%d %H:%M:%S}" + (f", {times:,} times" if times > 1 else ""),

@@ -120,10 +120,13 @@ def _read(file: str) -> dict[str, Any]:
 
 def _servers(content: dict[str, Any]) -> list[Server]:
     """Those at fault first, the worst of them before the others."""
-    servers = [
-        Server(str(each["name"]), _verdict(each), _detail(each)) for each in content["servers"]
-    ]
+    servers = [Server(_name(each), _verdict(each), _detail(each)) for each in content["servers"]]
     return sorted(servers, key=lambda server: -_STATUS[server.verdict])
+
+
+def _name(server: dict[str, Any]) -> str:
+    protocol = server.get("protocol", "TLS")
+    return f"{server['name']}" if protocol == "TLS" else f"{server['name']} ({protocol})"
 
 
 def _verdict(server: dict[str, Any]) -> str:

@@ -113,7 +113,7 @@ def verdict_of(record: Record) -> str:
 
 def server_id(record: Record) -> str:
     """A short name of the server for URLs, with no character that needs escaping."""
-    return hashlib.sha256(record.server.encode(errors="replace")).hexdigest()[:16]
+    return hashlib.sha256(record.where.encode(errors="replace")).hexdigest()[:16]
 
 
 def chain_path(record: Record) -> str:
