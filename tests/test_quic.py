@@ -14,6 +14,7 @@ import aioquic.tls
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicErrorCode
 from cryptography import x509
 from mitmproxy import connection, options
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -21,6 +22,7 @@ from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers import quic as layers
 from mitmproxy.proxy.layers import tls as tls_layers
+from OpenSSL.crypto import X509
 
 from mitmproxy_aia import quic
 from mitmproxy_aia.certificates import Certificate
@@ -141,9 +143,7 @@ class QuicWire:
 
     def handle(self, hook: commands.StartHook) -> None:
         if isinstance(hook, layers.QuicStartServerHook):
-            hook.data.settings = layers.QuicTlsSettings(
-                alpn_protocols=["h3"], ca_file=self.trusted, verify_mode=self.verify_mode
-            )
+            hook.data.settings = self.settings()
             if not self.stock:
                 watcher = Watcher(
                     self.begin,
@@ -154,6 +154,11 @@ class QuicWire:
                 assert quic.watch(hook.data, watcher)
         elif isinstance(hook, AiaCompleteHook) and self.answer_hook:
             hook.pause.outcome = asyncio.run(hook.pause.completion.complete())
+
+    def settings(self) -> layers.QuicTlsSettings:
+        return layers.QuicTlsSettings(
+            alpn_protocols=["h3"], ca_file=self.trusted, verify_mode=self.verify_mode
+        )
 
     def receive(self, data: bytes) -> None:
         if self.server is None:
@@ -333,6 +338,46 @@ def test_fails_closed(
         logging.disable(logging.NOTSET)
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_end_of_the_program(
+    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """It is passed on, and whoever asks after it does not hear that there is nothing to object."""
+    made = []
+
+    class Kept(quic._Handshake):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    def broken(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(quic, "_Handshake", Kept)
+    monkeypatch.setattr(aioquic.tls, "verify_certificate", broken)
+    leaf = root.issue()
+    done = QuicWire(tmp_path, [root], [leaf.der], leaf)
+    with pytest.raises(error):
+        done.run()
+    assert (done.established, done.handshakes) == (False, 0)
+    assert made[0].objection(finished=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "alert"),
+    [
+        ({"expired": True}, aioquic.tls.AlertDescription.certificate_expired),
+        ({"hosts": ["other.example"]}, aioquic.tls.AlertDescription.bad_certificate),
+    ],
+)
+def test_alert(root: Issued, tmp_path: Path, fault: Any, alert: int) -> None:
+    """The server gets the one that aioquic would have sent."""
+    done = wire(tmp_path, root, root.issue(**fault))
+    assert done.server is not None
+    assert done.server._close_event is not None
+    assert done.server._close_event.error_code == QuicErrorCode.CRYPTO_ERROR + alert
+
+
 def test_cannot_tell_the_server(
     root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,6 +535,42 @@ def test_no_verification_wanted(root: Issued, tmp_path: Path) -> None:
     leaf = authority("Stranger").issue()
     done = wire(tmp_path, root, leaf, verify_mode=ssl.CERT_NONE)
     assert (done.verdict, done.outcomes, done.learned) == (None, [], [])
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_settings_of_another_addon(root: Issued, tmp_path: Path, other: bool) -> None:
+    """One that puts its own in place of those of TlsConfig gets what it wants, as without us."""
+
+    class Replaced(QuicWire):
+        def handle(self, hook: commands.StartHook) -> None:
+            super().handle(hook)
+            if other and isinstance(hook, layers.QuicStartServerHook):
+                hook.data.settings = self.settings()
+
+    ca = root.issue("CA", ca=True)
+    leaf = ca.issue()
+    done = Replaced(tmp_path, [root], [leaf.der], leaf, [Shelf(known=[ca])]).run()
+    assert (done.established, bool(done.outcomes)) == (not other, not other)
+    assert done.verdict == (MISSING if other else None)
+
+
+def test_trust_folder(root: Issued, tmp_path: Path) -> None:
+    """A root may be in a folder, under the hash of its name."""
+    root_hash = int(X509.from_cryptography(root.certificate).subject_name_hash())
+    (tmp_path / f"{root_hash:08x}.0").write_bytes(root.pem)
+
+    class FromFolder(QuicWire):
+        def settings(self) -> layers.QuicTlsSettings:
+            return layers.QuicTlsSettings(
+                alpn_protocols=["h3"], ca_path=str(tmp_path), verify_mode=self.verify_mode
+            )
+
+    ca = root.issue("CA", ca=True)
+    for chain in [ca.issue()], [ca.issue(), ca]:
+        ders = [each.der for each in chain]
+        done = FromFolder(tmp_path, [root], ders, chain[0], [Shelf(known=[ca])]).run()
+        assert done.established
+    assert done.learned == [certificates(ca)]
 
 
 def test_unknown_layers_are_not_watched(root: Issued, tmp_path: Path) -> None:
