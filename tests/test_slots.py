@@ -45,17 +45,36 @@ def test_share_of_a_target() -> None:
 
 
 def test_who_has_least_is_first() -> None:
-    """Many who each use up their share wait behind one who has nothing yet."""
-    slots = Slots(total=6, each=3, at_one=3, queue=9)
-    many = [ask(slots, number % 2, number) for number in range(12)]
+    """Who has nothing yet goes before those who have some and came earlier."""
+    slots = Slots(total=3, each=3, at_one=3, queue=9)
+    many = [ask(slots, number % 2, number) for number in range(6)]
     honest = [ask(slots, "honest", "a"), ask(slots, "honest", "b")]
-    assert entered(*many, *honest) == [True] * 6 + [False] * 8
-    slots.give_back(many[0])
-    assert entered(*many, *honest) == [True] * 6 + [False] * 6 + [True, False]
-    slots.give_back(many[1])
-    assert entered(*honest) == [True, True]
+    assert entered(*many, *honest) == [True] * 3 + [False] * 5
+    slots.give_back(many[0])  # its payer has another
+    assert entered(*many[3:], *honest) == [False, False, False, True, False]
+    slots.give_back(many[1])  # its payer has none now
+    assert entered(*many[3:], *honest) == [True, False, False, True, False]
     slots.give_back(many[2])
-    assert entered(*many[6:8]) == [True, False]
+    slots.give_back(many[3])
+    assert entered(*many[3:], *honest) == [True, True, True, True, False]
+
+
+def test_the_last_places() -> None:
+    """However many have used up their shares, there is something left for those who have less."""
+    slots = Slots(total=64, each=16, at_one=64, queue=64)
+    many = [ask(slots, number // 20, "a") for number in range(100)]
+    assert [sum(entered(*many[start : start + 20])) for start in range(0, 100, 20)] == [
+        *(16, 16, 16),
+        *(4, 4),
+    ]
+    # Now only those who have none get one.
+    others = [ask(slots, number, "a") for number in (5, 5, 6, 6)]
+    assert entered(*others) == [True, False, True, False]
+    rest = [ask(slots, number, "a") for number in range(7, 20)]
+    assert sum(entered(*rest)) == 64 - 3 * 16 - 2 * 4 - 2
+    for place in [*many, *others, *rest]:
+        slots.give_back(place)
+    assert slots._free == 64
 
 
 def test_joining() -> None:

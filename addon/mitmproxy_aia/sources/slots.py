@@ -27,12 +27,14 @@ class Place:
 class Slots:
     """At most `total` places, `each` for one payer, and `at_one` for one target.
 
-    Of those who wait, who has the least is let in first, and among equals who came first. Not
-    more than `queue` places are waited for on one payer's account.
+    Of those who wait, who has the least is let in first, and among equals who came first. The last
+    quarter of the places is for those who have a quarter of their share at most, and the last
+    eighth for those who have none: all that is taken may hang for long. Not more than `queue`
+    places are waited for on one payer's account.
     """
 
     def __init__(self, total: int, each: int, at_one: int, queue: int) -> None:
-        self._free = total
+        self._total = self._free = total
         self._each = each
         self._at_one = at_one
         self._queue = queue
@@ -83,7 +85,7 @@ class Slots:
 
     def _first_in_line(self) -> tuple[Place, Hashable] | None:
         """And on whose account. None if nobody who waits may have more."""
-        first, best = None, (self._each, 0)
+        first, best = None, (self._most(), 0)
         for target, places in self._waiting.items():
             if self._targets.get(target, 0) < self._at_one:
                 for place in places:
@@ -92,6 +94,12 @@ class Slots:
                         if rank < best:
                             first, best = (place, payer), rank
         return first
+
+    def _most(self) -> int:
+        """How much one payer may have before he is let in once more."""
+        if self._free > self._total // 4:
+            return self._each
+        return max(1, self._each // 4) if self._free > self._total // 8 else 1
 
     def _waits(self, place: Place) -> bool:
         return place in self._waiting.get(place.target, {})
