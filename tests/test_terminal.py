@@ -79,6 +79,18 @@ def test_table_in_a_terminal_that_is_too_narrow(monkeypatch: pytest.MonkeyPatch)
     assert lines([Column("ID"), Column("NAME", least=5)], ("123", "n" * 9))[1] == "123  nnnn…"
 
 
+def test_table_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of a CI job has all of it, be it longer than what was measured."""
+    monkeypatch.delenv("COLUMNS")
+    monkeypatch.setattr(terminal, "MEASURED", 2)
+    columns = [Column("ID"), Column("NAME", least=5), Column("ORIGIN", least=10)]
+    rows = [(f"{number}", "n" * 30 * number, "o" * 300) for number in (1, 2, 3, 4)]
+    head, *rest = lines(columns, *rows)
+    assert [tuple(line.split()) for line in rest] == rows
+    assert [line.index("o") for line in rest] == [head.index("O")] * 3 + [4 + 30 * 4 + 2]
+    assert [*table(columns, [Line(rows[0])], Terminal())][1].endswith("…")
+
+
 def test_long_tables_are_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the first rows are looked at for the widths; later ones may be wider."""
     monkeypatch.setattr(terminal, "MEASURED", 2)

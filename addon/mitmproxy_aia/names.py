@@ -103,13 +103,17 @@ def printable(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:
     """`text` from a stranger, fit for one line of a log: control characters are written as
     escapes and what is beyond `limit` characters is cut."""
     text = _cut(text, limit)
+    return text if text.isprintable() else _cut(escaped(text), limit)
+
+
+def escaped(text: str) -> str:
+    """All of `text`, without control characters."""
     if text.isprintable():
         return text
-    written = (
+    return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
-    return _cut("".join(written), limit)
 
 
 def _cut(text: str, limit: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self, TextIO
 
-from mitmproxy_aia.names import printable
+from mitmproxy_aia.names import escaped
 
 PROGRAM = "mitmproxy-aia"
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
@@ -36,7 +36,7 @@ def complain(text: str) -> None:
 
 def one_line(text: str) -> str:
     """All of `text`, without control characters."""
-    return printable(text, len(text))
+    return escaped(text)
 
 
 def count(number: int, noun: str) -> str:
@@ -75,8 +75,8 @@ class Line:
 
 
 def table(columns: Sequence[Column], lines: Iterable[Line], stream: TextIO) -> Iterator[str]:
-    """The lines of a table that is as wide as the terminal at most, the titles first. Reads
-    `lines` as it goes."""
+    """The lines of a table, the titles first, that is as wide as the terminal at most; in a file
+    or a pipe, as wide as it has to be. Reads `lines` as it goes."""
     rest = iter(lines)
     head = list(islice(rest, MEASURED + 1))
     wanted = [
@@ -85,8 +85,11 @@ def table(columns: Sequence[Column], lines: Iterable[Line], stream: TextIO) -> I
             [column.title for column in columns], *(line.cells for line in head), strict=True
         )
     ]
-    room = shutil.get_terminal_size().columns - len(_GAP) * (len(columns) - 1)
-    if len(head) > MEASURED:  # what comes later may be wider
+    bounded = stream.isatty() or "COLUMNS" in os.environ
+    room = sum(wanted)
+    if bounded:
+        room = shutil.get_terminal_size().columns - len(_GAP) * (len(columns) - 1)
+    if bounded and len(head) > MEASURED:  # what comes later may be wider
         wanted = [
             max(width, room) if column.least else width
             for column, width in zip(columns, wanted, strict=True)
@@ -94,7 +97,10 @@ def table(columns: Sequence[Column], lines: Iterable[Line], stream: TextIO) -> I
     widths = _widths(columns, wanted, room)
     titles = Line([column.title for column in columns], BOLD)
     for line in chain([titles], head, rest):
-        cells = [fit(cell, width) for cell, width in zip(line.cells, widths, strict=True)]
+        cells = [
+            fit(cell, width if bounded else max(width, columns_of(cell)))
+            for cell, width in zip(line.cells, widths, strict=True)
+        ]
         yield paint(_GAP.join(cells).rstrip(), line.colour, stream)
 
 
