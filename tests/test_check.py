@@ -96,6 +96,10 @@ def test_broken(world: World, check: InspectionCli) -> None:
     assert facts["reason"] == f"unable to get local issuer certificate (AIA: {url} answered 404)"
     assert facts["path"] == []
     assert facts["full_chain"] == ""
+    # It may be the trust that lacks something.
+    advice = " ".join(result.out.partition("What to do")[2].split())
+    assert advice.startswith("If your browser trusts CN=Lab Intermediate")
+    assert "--trust FILE" in advice
 
 
 def test_unknown_root(world: World, check: InspectionCli) -> None:
@@ -106,6 +110,7 @@ def test_unknown_root(world: World, check: InspectionCli) -> None:
         result = check(at(server))
     assert result.status == 2
     assert "UNTRUSTED  ✗ CN=Other Root" in result.out
+    assert "What to do  If your browser trusts CN=Other Root, or" in result.out
 
 
 def test_wrong_name(world: World, check: InspectionCli) -> None:
@@ -121,6 +126,7 @@ def test_wrong_name(world: World, check: InspectionCli) -> None:
     assert "IP address mismatch: the certificate is for a.example, 10.9.8.7" in result.out
     assert "nothing was tried: no other path could cure this" in result.out
     assert "trusted    ◆ CN=Lab Root" in result.out
+    assert "What to do" not in result.out
     assert world.ca.downloads.total() == downloads
 
 

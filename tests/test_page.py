@@ -123,7 +123,7 @@ def test_untrusted_root() -> None:
     issuer, root = certificate(ISSUER), certificate(ROOT)
     page = read(Facts([broken(fetched=(Found(issuer, URL), Found(root, URL)))])).plain
     assert "Not trusted root CN=Lab Root Not in the trust store; found at" in page
-    assert "If you trust CN=Lab Root, name it in ssl_verify_upstream_trusted_ca" in page
+    assert "If you trust CN=Lab Root, add it to the roots of mitmproxy (see ssl_verify" in page
     assert "nginx" not in page
 
 

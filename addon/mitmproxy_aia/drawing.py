@@ -116,6 +116,13 @@ class Drawing:
         return tuple(each for each in certificates if each not in roots)
 
     @property
+    def stranger(self) -> str:
+        """Who would have to be trusted, or lead to somebody who is, if nothing else is wrong."""
+        last = self.rows[-1]
+        unknown = last.state in (State.MISSING, State.UNTRUSTED) and not self.fault
+        return last.name if unknown else ""
+
+    @property
     def complete(self) -> bool:
         """Whether `chain` is all that the server should send."""
         return self.rows[-1].state is State.ANCHOR

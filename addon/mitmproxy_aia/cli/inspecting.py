@@ -73,6 +73,9 @@ def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace)
             _print([""] if position else [])
             _print(pictures.picture(result, trusted, sys.stdout))
             written = _write_full_chain(results, options)
+            if result.verdict is Verdict.BROKEN and result.inspection is not None:
+                drawing = result.inspection.drawing
+                _print(pictures.about_roots(drawing, pictures.Pen(sys.stdout)))
             if result.verdict is Verdict.INCOMPLETE and options.noun == "server":
                 file = options.fullchain or "fullchain.pem"
                 _print(pictures.advice(file, written=written, pen=pictures.Pen(sys.stdout)))

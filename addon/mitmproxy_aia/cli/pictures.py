@@ -24,7 +24,7 @@ from mitmproxy_aia.cli.terminal import (
     paint,
     table,
 )
-from mitmproxy_aia.drawing import Row, State
+from mitmproxy_aia.drawing import Drawing, Row, State
 from mitmproxy_aia.inspection.results import (
     NAME_FAULTS,
     Inspection,
@@ -239,6 +239,18 @@ def _remark(row: Row, inspection: Inspection) -> str:
         return "not sent, and not looked for"
     where = f"{row.words.removeprefix('not sent; found')} {row.place}".strip()
     return f"in {row.cache}, first {where}" if row.cache else where
+
+
+def about_roots(drawing: Drawing, pen: Pen) -> Iterator[str]:
+    """What to do where it may be the trust that lacks something, and not the chain."""
+    if drawing.stranger:
+        text = (
+            f"If your browser trusts {drawing.stranger}, or a root above it, your trust file "
+            "lacks that root: --trust FILE tries another one, and mitmproxy takes it as "
+            "ssl_verify_upstream_trusted_ca (in place of the public roots)."
+        )
+        yield ""
+        yield from pen.fact("What to do", text)
 
 
 def advice(file: str, *, written: bool, pen: Pen) -> Iterator[str]:

@@ -69,12 +69,14 @@ class ServerView:
             return "The server needs a chain without this fault. This is what is known of it."
         if last.state is State.UNTRUSTED:
             return (
-                f"If you trust {last.name}, name it in ssl_verify_upstream_trusted_ca. Otherwise "
-                "the server needs a certificate from an authority that its clients trust."
+                f"If you trust {last.name}, add it to the roots of mitmproxy (see "
+                "ssl_verify_upstream_trusted_ca). Otherwise the server needs a certificate from an "
+                "authority that its clients trust."
             )
         return (
             "Whoever issued the certificate has the missing intermediate, too. Put it below what "
-            "is known of the chain: leaf first, and no root."
+            "is known of the chain: leaf first, and no root. If it is a root, and your browser "
+            "trusts it, add it to the roots of mitmproxy (see ssl_verify_upstream_trusted_ca)."
         )
 
     @property
