@@ -35,6 +35,22 @@ def test_every_server_gets_chain_and_key() -> None:
     assert all(each.note and each.command for each in told)
 
 
+@pytest.mark.parametrize("starttls", ["smtp", "imap", "pop3", "ftp", "postgres"])
+def test_what_is_no_web_server(starttls: str) -> None:
+    """It gets lines of its own."""
+    (told,) = remedies("site-chain.pem", "site-key.pem", starttls)
+    assert "site-chain.pem" in told.lines
+    assert "site-key.pem" in told.lines
+    assert told.note
+    assert told.command
+    assert "nginx" not in told.server
+
+
+def test_what_is_not_known() -> None:
+    """No lines are better than those of another server."""
+    assert remedies(starttls="xmpp") == ()
+
+
 def test_full_chain_keeps_its_order() -> None:
     """What is written is read back: the leaf first, each below its issuer."""
     root = authority()

@@ -8,6 +8,7 @@ import pytest
 
 from mitmproxy_aia.inspection import starttls
 from mitmproxy_aia.inspection.targets import parse_target
+from mitmproxy_aia.remedies import remedies
 from tests.conftest import World
 from tests.inspection_cli import InspectionCli
 from tests.lab import Issued
@@ -29,6 +30,11 @@ def test_incomplete_chain(world: World, check: InspectionCli, protocol: str) -> 
         result = check(f"127.0.0.1:{server.port}", "--starttls", protocol)
     assert result.status == 1
     assert f"after STARTTLS ({protocol})" in result.out
+    # It is no web server, and is not told what to write for one.
+    assert "nginx" not in result.out
+    known = [each.server for each in remedies(starttls=protocol)]
+    assert all(f"{server} " in result.out for server in known)
+    assert result.out.rstrip().endswith("writes them).") == (known == [])
 
 
 @pytest.mark.parametrize("protocol", TALKS)

@@ -1,4 +1,4 @@
-"""The lines that make a web server send its full chain. Pure."""
+"""The lines that make a server send its full chain. Pure."""
 
 from __future__ import annotations
 
@@ -41,9 +41,50 @@ def full_chain(chain: Iterable[Certificate]) -> str:
     )
 
 
-def remedies(chain: str = "fullchain.pem", key: str = "privkey.pem") -> tuple[Remedy, ...]:
-    """For nginx, Apache, HAProxy and Caddy. `chain` is the file with the leaf and the
-    intermediates, `key` that with the leaf's private key."""
+def remedies(
+    chain: str = "fullchain.pem", key: str = "privkey.pem", starttls: str = ""
+) -> tuple[Remedy, ...]:
+    """For web servers, or for those that speak what is spoken before TLS begins (one of
+    `inspection.starttls.PROTOCOLS`), if one is known here. `chain` is the file with the leaf and
+    the intermediates, `key` that with the leaf's private key."""
+    return _others(chain, key).get(starttls, ()) if starttls else _web_servers(chain, key)
+
+
+def _others(chain: str, key: str) -> dict[str, tuple[Remedy, ...]]:
+    dovecot = Remedy(
+        "Dovecot",
+        f"ssl_cert = </etc/dovecot/{chain}\nssl_key = </etc/dovecot/{key}",
+        "From 2.4 on: ssl_server_cert_file and ssl_server_key_file, without the <.",
+        "doveconf -n && doveadm reload",
+    )
+    postfix = Remedy(
+        "Postfix",
+        f"smtpd_tls_chain_files = /etc/postfix/{key}, /etc/postfix/{chain}",
+        "From 3.4 on, in place of smtpd_tls_cert_file and smtpd_tls_key_file. The key comes first.",
+        "postfix check && postfix reload",
+    )
+    vsftpd = Remedy(
+        "vsftpd",
+        f"rsa_cert_file=/etc/ssl/{chain}\nrsa_private_key_file=/etc/ssl/{key}",
+        "Leaf and intermediates belong in one file.",
+        "systemctl restart vsftpd",
+    )
+    postgres = Remedy(
+        "PostgreSQL",
+        f"ssl_cert_file = '{chain}'\nssl_key_file = '{key}'",
+        "Leaf and intermediates belong in one file.",
+        "psql -c 'SELECT pg_reload_conf()'",
+    )
+    return {
+        "smtp": (postfix,),
+        "imap": (dovecot,),
+        "pop3": (dovecot,),
+        "ftp": (vsftpd,),
+        "postgres": (postgres,),
+    }
+
+
+def _web_servers(chain: str, key: str) -> tuple[Remedy, ...]:
     return (
         Remedy(
             "nginx",

@@ -77,8 +77,9 @@ def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace)
                 drawing = result.inspection.drawing
                 _print(pictures.about_roots(drawing, pictures.Pen(sys.stdout)))
             if result.verdict is Verdict.INCOMPLETE and options.noun == "server":
-                file = options.fullchain or "fullchain.pem"
-                _print(pictures.advice(file, written=written, pen=pictures.Pen(sys.stdout)))
+                file, pen = options.fullchain or "fullchain.pem", pictures.Pen(sys.stdout)
+                starttls = result.link.starttls if result.link else ""
+                _print(pictures.advice(file, starttls, written=written, pen=pen))
     else:
         _print(pictures.overview(results, options.noun, sys.stdout))
     return int(max((result.verdict for result in results), default=Verdict.UNREACHABLE))

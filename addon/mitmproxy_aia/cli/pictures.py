@@ -253,19 +253,23 @@ def about_roots(drawing: Drawing, pen: Pen) -> Iterator[str]:
         yield from pen.fact("What to do", text)
 
 
-def advice(file: str, *, written: bool, pen: Pen) -> Iterator[str]:
-    """What the operator of the server does, with a file of leaf and intermediates."""
-    yield ""
+def advice(file: str, starttls: str, *, written: bool, pen: Pen) -> Iterator[str]:
+    """What the operator of the server does, with a file of leaf and intermediates. `starttls` is
+    what the server speaks before TLS, if anything."""
+    name = os.path.basename(file)
+    told = remedies(name, starttls=starttls)
+    end = ":" if told else "."
     if written:
-        text = f"{file} holds leaf and intermediates, in this order. Have the server send them:"
+        text = f"{file} holds leaf and intermediates, in this order. Have the server send them{end}"
     else:
         text = (
             "Have the server send leaf and intermediates, in this order "
-            f"(--fullchain {file} writes them):"
+            f"(--fullchain {file} writes them){end}"
         )
+    yield ""
     yield from pen.fact("What to do", text)
-    name = os.path.basename(file)
-    for remedy in remedies(name):
+    width = max((len(remedy.server) for remedy in told), default=0) + 1
+    for remedy in told:
         # The line that names the file; for HAProxy that is a command.
         line = next(each for each in remedy.lines.splitlines() if name in each)
-        yield f"{_INDENT}{'':{_LABEL}}{remedy.server:8}{' '.join(line.lstrip('# ').split())}"
+        yield f"{_INDENT}{'':{_LABEL}}{remedy.server:{width}}{' '.join(line.lstrip('# ').split())}"
