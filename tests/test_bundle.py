@@ -112,7 +112,7 @@ def test_nameless() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://ca.example/i?x=1&y=%20#z", "/ci/some folder/x.crt", "[::1]:443", "Ünïcödé"]
+    "origin", ["http://ca.example/i?x=1&y=%20#z", "some folder/x.crt", "[::1]:443", "Ünïcödé"]
 )
 def test_there_and_back(origin: str) -> None:
     """The source of each is recovered."""
@@ -123,6 +123,13 @@ def test_there_and_back(origin: str) -> None:
     ]
     windows = text.replace("\n", "\r\n").encode()
     assert read_bundle(windows) == read_bundle(text.encode())
+
+
+def test_source_on_this_machine() -> None:
+    """A bundle is given to others: where its maker has the file is of no use to them."""
+    text = text_of(entry(A, os.path.abspath(os.path.join("home", "me", "x y.crt"))))
+    assert "\n# source:   x y.crt\n" in text
+    assert os.getcwd() not in text
 
 
 def test_read_back_as_aia_intermediates(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ source.close()
         timeout=60,
         check=False,
     )
-    missing = "a Redis cache needs the Python library redis: pip install 'mitmproxy-aia[redis]'\n"
+    missing = "a Redis cache needs the Python library redis: pip install redis\n"
     assert ran.stdout == missing, ran.stderr
     told = [line for line in ran.stderr.splitlines(keepends=True) if "asyncio" not in line]
     assert told == [f"WARNING The cache redis://localhost:6379/0 is not used: {missing}"] or (

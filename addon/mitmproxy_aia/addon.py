@@ -112,7 +112,8 @@ class Aia:
             try:
                 self._tiers.set(settings.cache, settings.intermediates)
             except (OSError, ValueError) as error:
-                raise exceptions.OptionsError(str(error)) from error
+                # mitmproxy shows it with all that has led to it, and it says all by itself.
+                raise exceptions.OptionsError(str(error)) from None
             if settings.cache != self._settings.cache:
                 self._learned.clear()
             self._settings = settings

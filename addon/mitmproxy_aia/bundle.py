@@ -59,7 +59,7 @@ def write_bundle(entries: Iterable[Entry]) -> Iterator[str]:
             entry.certificate.fingerprint,
             entry.certificate.der,
             comment(entry.certificate.full_issuer),
-            comment(entry.origin),
+            comment(_source_of(entry)),
         )
         for entry in entries
     }
@@ -72,6 +72,12 @@ def write_bundle(entries: Iterable[Entry]) -> Iterator[str]:
         yield f"\n# subject:  {subject}\n# issuer:   {issuer}\n"
         yield f"{_SOURCE}{source}".rstrip() + f"\n# notAfter: {not_after} UTC\n"
         yield ssl.DER_cert_to_PEM_cert(der)
+
+
+def _source_of(entry: Entry) -> str:
+    """Where it came from. Of a file on this machine it is the name alone: bundles are given to
+    others, who have it elsewhere."""
+    return os.path.basename(entry.origin) if os.path.isabs(entry.origin) else entry.origin
 
 
 def read_bundle(data: bytes) -> list[tuple[Certificate, str | None]]:

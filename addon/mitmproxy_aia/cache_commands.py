@@ -73,7 +73,7 @@ class CacheCommands:
         async def clear() -> str:
             number = await self._tiers.clear()
             self._forget()
-            return f"{number} intermediates were forgotten"
+            return f"{_were(number)} forgotten"
 
         self._background.run(clear())
 
@@ -89,6 +89,10 @@ class CacheCommands:
             remembered = [*in_memory, *self._tiers.cached()]
             bundle.save(Path(path).expanduser(), bundle.write_bundle(remembered))
             number = len({entry.certificate for entry in remembered})
-            return f"{number} intermediates were written to {path}"
+            return f"{_were(number)} written to {path}"
 
         self._background.run(asyncio.to_thread(write))
+
+
+def _were(number: int) -> str:
+    return "1 intermediate was" if number == 1 else f"{number:,} intermediates were"

@@ -61,6 +61,10 @@ class Lacking(Exception):
     """What is not as it was; words to follow the package's name."""
 
 
+class NotInstalled(Lacking):
+    """A library that is not there at all: its name."""
+
+
 Checks = Iterable[tuple[str, Callable[[], object]]]
 """The package that is looked at, and what raises if something is not as it was."""
 
@@ -76,6 +80,12 @@ def first_flaw(checks: Checks) -> str | None:
         try:
             check()
         except Exception as error:
+            if isinstance(error, NotInstalled):
+                return (
+                    f"mitmproxy-aia {__version__} needs {error} in mitmproxy's environment: "
+                    f"pip install {error} (the standalone binaries of mitmproxy cannot have it: "
+                    "use mitmproxy from PyPI)"
+                )
             lacking = isinstance(error, Lacking)
             # What the check itself could not even do is a change as well.
             what = str(error) if lacking else f"fails: {type(error).__name__}: {error}"
@@ -298,7 +308,7 @@ def _verdicts() -> None:
 
 def _httpx_is_there() -> None:
     if importlib.util.find_spec("httpx") is None:
-        raise Lacking("it has no module httpx")
+        raise NotInstalled("httpx")
 
 
 _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NOT_INSTALLED = (
     "metrics need the Python library prometheus_client in mitmproxy's environment: "
-    "pip install 'mitmproxy-aia[metrics]'"
+    "pip install prometheus_client"
 )
 _COMPLETIONS = [
     *((source, outcome) for source in SOURCES for outcome in OUTCOMES if outcome != "broken"),

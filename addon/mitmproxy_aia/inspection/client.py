@@ -106,8 +106,8 @@ async def _addresses(host: str, resolve: Resolve) -> list[str]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise Unreachable(
-            f"{host} has no address ({printable(reason)}); check the name, or say with --connect "
-            "where the server is"
+            f"{host} has no address ({printable(reason)}); check the name, or say where the server "
+            "is (mitmproxy-aia check --connect)"
         ) from error
     if not found:
         raise Unreachable(f"{host} has no address; check the name")

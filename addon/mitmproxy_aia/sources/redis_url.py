@@ -109,7 +109,7 @@ def redis_library() -> None:
         import redis  # noqa: F401 -- only whether it is there
     except ImportError:
         raise CacheError(
-            "a Redis cache needs the Python library redis: pip install 'mitmproxy-aia[redis]'"
+            "a Redis cache needs the Python library redis: pip install redis"
         ) from None
 
 
