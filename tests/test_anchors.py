@@ -98,12 +98,12 @@ def test_an_anchor_that_has_expired_since(root: Issued) -> None:
     ca, context = root.issue("CA", ca=True), context_with(old)
     anchors_of(context).remember(Certificate(ca.der), [x509(ca), x509(old)])
     judge = verifier(context)
-    assert judge.above(Certificate(ca.der)) is None
+    assert judge.fault_above(Certificate(ca.der)) is None
     verdict = judge.judge(path(ca.issue(), ca))
     assert verdict.verified is None
     assert verdict.fault
     assert verdict.fault.code == errors.CERT_HAS_EXPIRED
-    assert judge.above(Certificate(ca.der)) is not None
+    assert judge.fault_above(Certificate(ca.der)) is not None
     assert anchors_of(context).above(Certificate(ca.der)) is None
 
 
@@ -155,7 +155,7 @@ def test_only_what_the_store_has_is_kept(root: Issued) -> None:
     context = context_with(root)
     certificates = [Certificate(root.issue(f"CA {n}", ca=True).der) for n in range(3)]
     for certificate in certificates:
-        assert verifier(context).above(certificate) is None
+        assert verifier(context).fault_above(certificate) is None
     kept = anchors_of(context)._above
     [anchor] = {above[-1] for above in kept.values()}
     assert anchor is not None
@@ -170,7 +170,7 @@ def test_an_anchor_is_its_own(root: Issued) -> None:
     """What is said of it in the trust store counts (openssl-x509(1), -addtrust), and nothing that
     was read elsewhere."""
     context = context_with(root)
-    assert verifier(context).above(Certificate(root.der)) is None
+    assert verifier(context).fault_above(Certificate(root.der)) is None
     [(anchor,)] = anchors_of(context)._above.values()
     assert anchor is not None
     store = context.get_cert_store()

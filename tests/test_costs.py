@@ -411,7 +411,7 @@ def test_curves_that_are_spelt_out(generator: bytes, key: bytes) -> None:
     short = bool(generator or key)
     assert costs.too_much([certificate]) == short
     verifier = Verifier(store_of([to_openssl(Certificate(root.der))], partial=False))
-    fault = verifier.above(certificate)
+    fault = verifier.fault_above(certificate)
     assert fault is not None
     assert (fault.text == "certificates that would take too long to verify") == short
     assert verifier.signatures == (not short)
@@ -456,7 +456,7 @@ def test_distribution_points() -> None:
         certificate = with_points(500, relative, encode=encode)
         assert costs.too_much([certificate])
         verifier = Verifier(store_of([], partial=False))
-        fault = verifier.above(certificate)
+        fault = verifier.fault_above(certificate)
         assert fault is not None
         assert fault.text == "certificates that would take too long to verify"
         assert verifier.signatures == 0

@@ -49,7 +49,7 @@ class Judge(Protocol):
     @property
     def signatures(self) -> int: ...
 
-    def above(self, certificate: Certificate) -> Fault | None: ...
+    def fault_above(self, certificate: Certificate) -> Fault | None: ...
 
     def step(self, certificate: Certificate, issuer: Certificate) -> Fault | None: ...
 
@@ -123,7 +123,7 @@ class Search:
             if self.verified:
                 return
         alone = (self._leaf,)
-        if alone not in self._verdicts and self._verifier.above(self._leaf) is None:
+        if alone not in self._verdicts and self._verifier.fault_above(self._leaf) is None:
             self._explain(self._judge(alone), steps=0)
         yield from self._climb()
         if not self.verified:
@@ -148,7 +148,7 @@ class Search:
             likeliest = known[0]
             if known[1:]:
                 likeliest = min(known, key=lambda issuer: likelihood(self._leaf, issuer))
-            anchored = self._verifier.above(likeliest) is None
+            anchored = self._verifier.fault_above(likeliest) is None
             if anchored and likeliest.identity != self._leaf.identity:
                 self._judge((self._leaf, likeliest))
             if not self.verified:
@@ -159,7 +159,7 @@ class Search:
     def may_grow(self, certificate: Certificate) -> bool:
         """Whether an issuer of `certificate`, which was reached, could still be of use: not
         if it is self-signed, nor if every path to it has a fault of its own."""
-        fault = self._verifier.above(certificate)
+        fault = self._verifier.fault_above(certificate)
         if fault is not None:
             return not fault.self_signed
         return certificate in self._growable
@@ -172,7 +172,7 @@ class Search:
         explanations = [*self._explanations]
         for certificate in self.reached:
             height = len(self._graph.path_to(certificate)) - 1
-            if (fault := self._verifier.above(certificate)) is not None:
+            if (fault := self._verifier.fault_above(certificate)) is not None:
                 rank = _leads_to_an_anchor(fault), height, False
                 explanations.append((rank, fault.raised_by(height)))
         if not explanations:
@@ -211,7 +211,7 @@ class Search:
         if issuer not in self._looked_at:
             self._candidates_left -= 1
             self._looked_at.add(issuer)
-        above = self._verifier.above(issuer)
+        above = self._verifier.fault_above(issuer)
         path = self._graph.path_over(step)
         if path is not None and above is None and self._paths_left > 0:
             # Before the step is looked at: most often the path is good, and so is the step.
@@ -235,7 +235,7 @@ class Search:
             self._explanations.append((rank, fault.raised_by(steps - 1)))
 
     def _judge_all(self) -> Generator[None, None, None]:
-        anchored = [each for each in self.reached if self._verifier.above(each) is None]
+        anchored = [each for each in self.reached if self._verifier.fault_above(each) is None]
         distance = self._graph.distances(anchored)
         for steps, path in enumerate(paths(self._leaf, self._graph.issuers, distance)):
             if distance[path[-1]] == 0 and path not in self._verdicts:

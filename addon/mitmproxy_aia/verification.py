@@ -123,7 +123,7 @@ class Verifier:
         """How many signature checks there were so far, at most."""
         return self._signatures
 
-    def above(self, certificate: Certificate) -> Fault | None:
+    def fault_above(self, certificate: Certificate) -> Fault | None:
         """None if the trust store has an anchor above `certificate`, or is it itself."""
         return self._found_above(certificate)[1]
 

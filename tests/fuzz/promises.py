@@ -79,7 +79,7 @@ def sound(certificate: Certificate, verifier: Verifier) -> None:
     promise(read_certificates(der) == (certificate,), "its DER is read as something else")
     promise(read_certificates(_pem(der)) == (certificate,), "its PEM is read as something else")
 
-    for fault in verifier.above(certificate), verifier.step(certificate, certificate):
+    for fault in verifier.fault_above(certificate), verifier.step(certificate, certificate):
         if fault is not None:
             one_line(fault.text)
     verdict = verifier.judge((certificate,))

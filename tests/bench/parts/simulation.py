@@ -46,7 +46,7 @@ class Judge:
         self._root = root
         self._intermediates = intermediates
 
-    def above(self, certificate: Certificate) -> Fault | None:
+    def fault_above(self, certificate: Certificate) -> Fault | None:
         return None if certificate in self._intermediates else _MISSING
 
     def step(self, certificate: Certificate, issuer: Certificate) -> Fault | None:
