@@ -782,7 +782,7 @@ def test_each_path_is_judged_once(root: Issued) -> None:
 
     class Recorder:
         signatures = 0
-        above = staticmethod(real.above)
+        fault_above = staticmethod(real.fault_above)
         step = staticmethod(real.step)
 
         def judge(self, path: Path) -> Verdict:

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 Commands = Generator[commands.Command, Any, None]
 Progress = tuple[bool, str | None]
 """(done, error), as TunnelLayer.receive_handshake_data returns it."""
+Steps = Generator[commands.Command, Any, Progress]
 
 TOO_MUCH = f"the server sent more than {MAX_BYTES >> 20} MiB or {MAX_PIECES} pieces in advance"
 SET_BY_A_HANDSHAKE = ("timestamp_tls_setup", "certificate_list", "alpn", "cipher", "tls_version")
@@ -159,7 +160,7 @@ class _Watch:
         # On the instance, so that no other connection is concerned; mypy knows classes only.
         self._layer.receive_handshake_data = self._receive_handshake_data  # type: ignore[method-assign] # this layer only
 
-    def _receive_handshake_data(self, data: bytes) -> Generator[commands.Command, Any, Progress]:
+    def _receive_handshake_data(self, data: bytes) -> Steps:
         """In place of the layer's own: the same commands, but none between the objection
         and the verdict, and an error if that is not "verified"."""
         if self._ours is None:
@@ -170,27 +171,13 @@ class _Watch:
             return (yield from self._stock(data))
         stock = self._stock(data)
         reply: object = None
-        result: Progress | None = None
-        while result is None:
-            command: commands.Command | None = None
-            failed: Objection | None = None
-            with self._handshake.driven() if self._undecided else contextlib.nullcontext():
-                try:
-                    command = stock.send(reply)
-                except StopIteration as end:
-                    result = end.value
-                except (GeneratorExit, KeyboardInterrupt, SystemExit):
-                    raise
-                except BaseException as error:
-                    # A panic in `cryptography` is no Exception.
-                    failed = self._handshake.failure(error) if self._undecided else None
-                    if failed is None:
-                        raise
-            if failed is not None:
+        while True:
+            step = self._step(stock, reply)
+            if isinstance(step, Objection):
                 self._undecided = False
-                return (yield from self._refuse(failed, str(failed)))
-            if self._undecided and not (result and result[1]):
-                finished = result == (True, None) or isinstance(command, TlsEstablishedServerHook)
+                return (yield from self._refuse(step, str(step)))
+            if self._undecided and not (isinstance(step, tuple) and step[1]):
+                finished = step == (True, None) or isinstance(step, TlsEstablishedServerHook)
                 objection = self._handshake.objection(finished=finished)
                 if objection is not None:
                     failure = yield from self._decide(objection)
@@ -198,22 +185,42 @@ class _Watch:
                     if failure is not None:
                         stock.close()
                         return (yield from self._refuse(objection, failure))
-            if command is not None:
-                reply = yield command
+            if isinstance(step, tuple):
+                return self._end(step)
+            reply = yield step
+
+    def _step(self, stock: Steps, reply: object) -> commands.Command | Progress | Objection:
+        """What the layer wants next, or how far it got; or what speaks against a server on which
+        it broke down."""
+        with self._handshake.driven() if self._undecided else contextlib.nullcontext():
+            try:
+                return stock.send(reply)
+            except StopIteration as end:
+                progress: Progress = end.value
+                return progress
+            except (GeneratorExit, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                # A panic in `cryptography` is no Exception.
+                failed = self._handshake.failure(error) if self._undecided else None
+                if failed is None:
+                    raise
+                return failed
+
+    def _end(self, result: Progress) -> Progress:
+        """What came of all that was received so far, in the words that are right for it."""
         objection = self._handshake.objection(finished=result == (True, None))
         if result != (False, None):
             self._undecided = False
         if result[1] and objection is not None and self._watcher.audit == objection.curable:
-            # The library went on after the error with which it would have ended; or it did not,
-            # and we know why.
+            # With audit: the library went on after the error with which it would have ended, and
+            # met another one. Without: it ended with one of which we know more than it says.
             result = False, str(objection)
         if result == (True, None) and objection is None:
             self._tell()
         return result
 
-    def _refuse(
-        self, objection: Objection, failure: str
-    ) -> Generator[commands.Command, Any, Progress]:
+    def _refuse(self, objection: Objection, failure: str) -> Steps:
         """The connection is as it was before the handshake, and of no use any more."""
         for name, value in self._before.items():
             setattr(self._layer.conn, name, value)
