@@ -121,7 +121,7 @@ WORDS = {
 
 
 # A pyOpenSSL server presents nothing that it cannot read; aioquic's does.
-@pytest.mark.parametrize("fault", [fault for fault in REFUSED if fault != "unreadable"])
+@pytest.mark.parametrize("fault", [fault for fault in REFUSED if "unreadable" not in fault])
 def test_refused(field: Field, fault: str) -> None:
     """The same chains as over QUIC, and OpenSSL's words."""
     make, words = REFUSED[fault]

@@ -105,7 +105,9 @@ class _Names:
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
 
-    async def __call__(self, host: str, payer: object = None) -> list[str]:
+    async def __call__(
+        self, host: str, payer: object = None, patience: float | None = None
+    ) -> list[str]:
         if host == _PROXY.host:
             return [str(_PROXY_ADDRESS)]
         if (written := as_programs_read(host)) is not None:
