@@ -206,8 +206,7 @@ class _Steps:
     def bring_forward(self, certificate: Certificate) -> None:
         """The steps to and from `certificate` come first, in their order."""
         for step in reversed(self._touching.get(certificate, ())):
-            if step in self._waiting:
-                self._waiting.move_to_end(step, last=False)
+            self._waiting.move_to_end(step, last=False)
 
     def pop(self) -> Step | None:
         return self._take(last=False) if self._waiting else None
