@@ -266,24 +266,93 @@ def test_turns(names: Names) -> None:
     asyncio.run(main())
 
 
+def test_one_turn_for_one_name(names: Names) -> None:
+    """Those who want the same name wait in line together, and look it up once, on the account of
+    whoever has room."""
+
+    async def main() -> None:
+        resolve = Resolver(limit=99, of_a_payer=1)
+        slow = [asyncio.ensure_future(resolve(f"slow.{each}.test", each)) for each in (1, 2)]
+        await asyncio.sleep(0)
+        same = [asyncio.ensure_future(resolve("known.test", each)) for each in (1, 2, 1)]
+        brief = asyncio.ensure_future(resolve("known.test", 1, BRIEF))
+        with pytest.raises(TooManyLookups):
+            await brief
+        same[0].cancel()
+        await asyncio.sleep(0)
+        assert "known.test" not in names.asked
+        # Somebody comes who has room.
+        assert await resolve("known.test", 3) == ["127.0.0.1"]
+        assert await asyncio.gather(*same[1:]) == [["127.0.0.1"]] * 2
+        assert names.asked.count("known.test") == 1
+        names.gate.set()
+        await asyncio.gather(*slow, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert (resolve._in_line, resolve._slots._free) == ({}, 99)
+
+    asyncio.run(main())
+
+
+def test_nobody_waits_any_more(names: Names) -> None:
+    """The place in line is given up with the last who waits for it."""
+
+    async def main() -> None:
+        resolve = Resolver(limit=1)
+        slow = asyncio.ensure_future(resolve("slow.test", 1))
+        await asyncio.sleep(0)
+        same = [asyncio.ensure_future(resolve("known.test", each)) for each in (1, 2)]
+        await asyncio.sleep(0)
+        for each in same:
+            each.cancel()
+        await asyncio.gather(*same, return_exceptions=True)
+        names.gate.set()
+        await asyncio.gather(slow, return_exceptions=True)
+        assert (resolve._in_line, resolve._slots._free, names.asked) == ({}, 1, ["slow.test"])
+
+    asyncio.run(main())
+
+
+def test_turn_that_came_to_nothing(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waited for the same name does not look it up without a place."""
+
+    async def main() -> None:
+        resolve = Resolver(limit=1)
+        slow = asyncio.ensure_future(resolve("slow.test", 1))
+        await asyncio.sleep(0)
+        same = [asyncio.ensure_future(resolve("known.test", each)) for each in (1, 2)]
+        await asyncio.sleep(0)
+
+        def fail(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        names.gate.set()
+        came = await asyncio.gather(slow, *same, return_exceptions=True)
+        assert [*map(type, came[1:])] == [RuntimeError, TooManyLookups]
+        assert (resolve._in_line, resolve._slots._free) == ({}, 1)
+
+    asyncio.run(main())
+
+
 def test_turn_that_is_not_needed(names: Names) -> None:
-    """While he waited another has begun to look the same name up: he waits for that, and somebody
+    """While he waited the user has begun to look the same name up: he waits for that, and somebody
     else has his turn."""
-    names.gates = {host: threading.Event() for host in ("a.test", "b.test", "c.test")}
+    names.gates = {host: threading.Event() for host in ("a.test", "c.test")}
     names.addresses |= {host: ["127.0.0.1"] for host in names.gates}
 
     async def main() -> None:
-        resolve = Resolver(limit=2)
-        first = [asyncio.ensure_future(resolve(host, 1)) for host in ("a.test", "b.test")]
+        resolve = Resolver(limit=1)
+        first = asyncio.ensure_future(resolve("a.test", 1))
         await asyncio.sleep(0)
-        same = [asyncio.ensure_future(resolve("c.test", each)) for each in (2, 3)]
+        late = asyncio.ensure_future(resolve("c.test", 2))
         await asyncio.sleep(0)
-        for host, each in zip(("a.test", "b.test"), first, strict=True):
-            names.gates[host].set()
-            await each
-        assert await resolve("known.test", 4) == ["127.0.0.1"]
+        user = asyncio.ensure_future(resolve("c.test"))
+        await asyncio.sleep(0)
+        names.gates["a.test"].set()
+        await first
+        assert await resolve("known.test", 3) == ["127.0.0.1"]
         names.gates["c.test"].set()
-        assert await asyncio.gather(*same) == [["127.0.0.1"]] * 2
+        assert [await user, await late] == [["127.0.0.1"]] * 2
         assert names.asked.count("c.test") == 1
 
     asyncio.run(main())

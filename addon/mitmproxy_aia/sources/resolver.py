@@ -36,6 +36,14 @@ class TooManyLookups(OSError):
         super().__init__("too many names are being looked up")
 
 
+class _Turn:
+    """A place that is waited for, by so many who want the same name."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.waiting = 0
+
+
 class Resolver:
     """Call it with a host name, and with who has brought us to it; None is the user himself, who
     has no limits. Must be used from one event loop."""
@@ -48,6 +56,7 @@ class Resolver:
     ) -> None:
         self._slots = Slots(limit, of_a_payer, of_a_site, MAX_WAITING)
         self._under_way: dict[str, asyncio.Future[list[str]]] = {}
+        self._in_line: dict[str, _Turn] = {}
 
     async def __call__(
         self, host: str, payer: Hashable | None = None, patience: float | None = None
@@ -58,28 +67,39 @@ class Resolver:
         answer = self._under_way.get(host)
         if answer is None:
             place = None if payer is None else await self._turn(host, payer, patience)
-            # Others may have asked for it meanwhile.
+            # Others may have begun it meanwhile.
             answer = self._under_way.get(host)
             if answer is None:
+                if place is None and payer is not None:
+                    raise TooManyLookups  # who has begun could not
                 answer = self._begin(host, place)
             elif place is not None:
                 self._slots.give_back(place)
         # Others may wait for it as well.
         return await asyncio.shield(answer)
 
-    async def _turn(self, host: str, payer: Hashable, patience: float | None) -> Place:
-        place = self._slots.ask(payer, site(host))
-        if place is None:
-            raise TooManyLookups
+    async def _turn(self, host: str, payer: Hashable, patience: float | None) -> Place | None:
+        """A place to look `host` up; None for those who have waited for the same one when another
+        of them has just taken it. Raises TooManyLookups."""
+        turn = self._in_line.get(host)
+        if turn is None:
+            if (place := self._slots.ask(payer, site(host))) is None:
+                raise TooManyLookups
+            turn = self._in_line[host] = _Turn(place)
+        else:
+            self._slots.share(turn.place, payer)
+        turn.waiting += 1
         try:
             async with asyncio.timeout(patience):
-                await place.entered.wait()
-        except BaseException as error:
-            self._slots.give_back(place)
-            if isinstance(error, TimeoutError):
-                raise TooManyLookups from None
-            raise
-        return place
+                await turn.place.entered.wait()
+            return self._in_line.pop(host).place if self._in_line.get(host) is turn else None
+        except TimeoutError:
+            raise TooManyLookups from None
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting and self._in_line.get(host) is turn:
+                del self._in_line[host]
+                self._slots.give_back(turn.place)
 
     def _begin(self, host: str, place: Place | None) -> asyncio.Future[list[str]]:
         loop = asyncio.get_running_loop()
