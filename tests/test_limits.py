@@ -260,11 +260,12 @@ def test_longest_url(ca: CaIssuersServer, root: Issued, more: int) -> None:
             assert get(each) == ["CN=Lab Root"]
 
 
+@pytest.mark.parametrize(("character", "size"), [("é", 6), ('"', 3), (" ", 3), ("\U0001f600", 12)])
 @pytest.mark.parametrize("more", [0, 1])
-def test_longest_url_beyond_ascii(more: int) -> None:
-    """What counts is how it will be written."""
-    number, rest = divmod(MAX_URL - len("http://a/"), 6)
-    url = "http://a/" + "é" * (number + more)
+def test_longest_url_as_it_is_written(character: str, size: int, more: int) -> None:
+    """In a path, with a percent sign and two digits for each byte that has no place there."""
+    number, rest = divmod(MAX_URL - len("http://a/"), size)
+    url = "http://a/" + character * (number + more)
     if more:
         with pytest.raises(httpx.InvalidURL, match=f"^longer than {MAX_URL} characters$"):
             asyncio.run(parsed(url))

@@ -10,6 +10,7 @@ from mitmproxy_aia.addresses import literal
 from mitmproxy_aia.limits import MAX_URL
 from mitmproxy_aia.slices import moment
 
+_QUOTED = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")
 TOO_LONG = f"longer than {MAX_URL} characters"
 
 # Some programs, and so perhaps a proxy that we go through, take 10.0.0.%31 or 127.0.0.1.. for
@@ -28,10 +29,10 @@ async def parsed(url: str) -> httpx.URL:
 
 
 def _size(url: str) -> int:
-    """Characters, when what is not ASCII is written as %C3%BC and the like (RFC 3986 section
-    2.5)."""
-    written = url.encode(errors="surrogatepass")
-    return len(written) + 2 * sum(byte > 127 for byte in written)
+    """Characters, when what has no place in a URL is written as %20, %C3%BC and the like (RFC 3986
+    section 2)."""
+    quoted = "".join(_QUOTED.findall(url))
+    return len(url) - len(quoted) + 3 * len(quoted.encode(errors="surrogatepass"))
 
 
 async def joined(base: httpx.URL, location: str) -> httpx.URL:
