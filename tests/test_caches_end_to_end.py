@@ -374,7 +374,7 @@ def test_commands(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:
             assert order(world, f"run/aia.cache.export {tmp_path}/no/such/folder.pem").status == 200
             proxy.wait_for(r"no/such/folder\.pem")
             assert order(world, "run/aia.cache.clear").status == 200
-            proxy.wait_for("1 intermediates were forgotten")
+            proxy.wait_for("1 intermediate was forgotten")
             assert len(json.loads(order(world, "run/aia.cache.list").body)) == 1
             assert world.get(server.url()).status == 200
             assert sum(ca.downloads.values()) == 2
@@ -395,7 +395,7 @@ def test_forgotten_and_learned_again(root: Issued, ca: CaIssuersServer, tmp_path
                 assert world.get(incomplete.url()).status == 200
                 seen = len(proxy.log)
                 assert order(world, "run/aia.cache.clear").status == 200
-                proxy.wait_for("intermediates were forgotten", after=seen)
+                proxy.wait_for("intermediate was forgotten", after=seen)
                 assert world.get(incomplete.url()).status == 502
 
 

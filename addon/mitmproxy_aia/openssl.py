@@ -39,7 +39,7 @@ def reason_of(error: SSL.Error | crypto.Error) -> str:
     """OpenSSL's words for why a handshake, or reading a certificate, failed."""
     try:
         return str(error.args[0][0][-1])
-    except LookupError:
+    except (LookupError, TypeError):  # none, or what is no list of reasons (SysCallError)
         return ""
 
 
