@@ -328,6 +328,38 @@ def test_what_was_not_tried_is_not_remembered(root: Issued) -> None:
     run(test())
 
 
+def test_what_another_has_used_up(root: Issued) -> None:
+    """Who has joined a download that was not tried, for want of another's share, tries it himself;
+    once, and a neighbour of that other one does not."""
+    web = Web(root)
+    source = AiaSource(web)
+    answers: list[Exception] = [NotTried("was not tried"), NotTried("was not tried once more")]
+
+    async def download(url: str, server: Server) -> tuple[Certificate, ...]:
+        web.servers.append(server)
+        await asyncio.sleep(0.01)
+        raise answers.pop(0)
+
+    source._download = download
+    other = replace(PUBLIC, address=ipaddress.ip_address("8.8.4.4"))
+
+    async def test() -> None:
+        first = asyncio.ensure_future(every_attempt(source, leaf(root, A), budget(server=PUBLIC)))
+        await asyncio.sleep(0)
+        neighbour = replace(PUBLIC, name="neighbour")
+        joined = [
+            asyncio.ensure_future(every_attempt(source, leaf(root, A), budget(server=each)))
+            for each in (neighbour, other)
+        ]
+        assert said(await first) == said(await joined[0]) == ["http://a/ was not tried"]
+        assert said(await joined[1]) == ["http://a/ was not tried once more"]
+        assert [each.address for each in web.servers] == [PUBLIC.address, other.address]
+        await settle()
+        assert not source._flights
+
+    run(test())
+
+
 def test_extensions_that_cannot_be_read(root: Issued) -> None:
     """A leaf with a damaged extension may well name a URL; we do not say that it does not."""
     damaged = x509.UnrecognizedExtension(ExtensionOID.ISSUER_ALTERNATIVE_NAME, b"damaged")

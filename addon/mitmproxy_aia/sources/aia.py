@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -15,7 +15,13 @@ from mitmproxy_aia.egress import Proxy, Refusal, Server, site
 from mitmproxy_aia.limits import MAX_URL
 from mitmproxy_aia.names import printable
 from mitmproxy_aia.sources import Attempt, Budget, Found
-from mitmproxy_aia.sources.download_errors import DownloadError, Failures, Outcome
+from mitmproxy_aia.sources.download_errors import (
+    DownloadError,
+    Failures,
+    NotTried,
+    Outcome,
+    Refused,
+)
 from mitmproxy_aia.sources.slots import Place, Slots
 
 URLS_PER_CERTIFICATE = 5
@@ -40,12 +46,15 @@ never had by another through it."""
 class _Flight:
     """One download, shared by all who want the same at the same time.
 
-    `result` is what came of it, certificates or why not, when its `task` is done.
+    `result` is what came of it, certificates or why not, when its `task` is done. `not_tried`: of
+    what only `payer`, on whose behalf it is, may have used up.
     """
 
-    def __init__(self, key: _Key, place: Place) -> None:
+    def __init__(self, key: _Key, place: Place, payer: Hashable) -> None:
         self.key = key
         self.place = place
+        self.payer = payer
+        self.not_tried = False
         self.askers = 0
         self.started = time.monotonic()
         self.seconds = 0.0
@@ -107,6 +116,7 @@ class AiaSource:
         urls = list(certificate.ca_issuers[:URLS_PER_CERTIFICATE])
         server = budget.server
         in_the_air: dict[asyncio.Task[None], _Flight] = {}
+        again = set[str]()
         try:
             while urls or in_the_air:
                 left = budget.deadline - time.monotonic()
@@ -144,7 +154,15 @@ class AiaSource:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in landed:
-                    yield in_the_air.pop(task).attempt(server)
+                    flight = in_the_air.pop(task)
+                    others = flight.not_tried and flight.payer != server.group
+                    if others and flight.url not in again:
+                        # It failed of another's share, and perhaps does not of ours.
+                        again.add(flight.url)
+                        urls.insert(0, flight.url)
+                        self._end(flight)
+                    else:
+                        yield flight.attempt(server)
         finally:
             for flight in in_the_air.values():
                 self._leave(flight)
@@ -182,7 +200,7 @@ class AiaSource:
         if place is None:
             return None
         budget.downloads -= 1
-        flight = self._flights[key] = _Flight(key, place)
+        flight = self._flights[key] = _Flight(key, place, payer)
         name = f"aia download {printable(flight.url)}"
         flight.task = asyncio.create_task(self._fly(flight, budget.server), name=name)
         self._tasks.add(flight.task)
@@ -204,6 +222,7 @@ class AiaSource:
             flight.result = await self._download(flight.url, server)
         except DownloadError as error:
             flight.result = error.outcome
+            flight.not_tried = isinstance(error, NotTried) and not isinstance(error, Refused)
             self._failures.remember(flight.key, error)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
@@ -217,7 +236,12 @@ class AiaSource:
     def _landed(self, flight: _Flight, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._slots.give_back(flight.place)
-        if not isinstance(flight.result, tuple) and self._flights.get(flight.key) is flight:
+        if not isinstance(flight.result, tuple):
+            self._end(flight)
+
+    def _end(self, flight: _Flight) -> None:
+        """Nobody is to join it any more."""
+        if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
 
