@@ -195,6 +195,25 @@ def test_how_long_it_is_remembered(
     assert error.value.remembered == remembered
 
 
+def test_name_servers_that_do_not_answer(names: Names) -> None:
+    """That may be our own network's fault, and is remembered briefly. Of a proxy's name it says
+    nothing of the URL."""
+    for host, server, words in (
+        ("slow.test", HERE, "could not be reached (no name server has answered in 0.09 s)"),
+        (
+            "ca.example",
+            Server("a", proxy=Proxy("http", "slow.test", 1)),
+            "was not tried (the proxy could not be reached (no name server has answered in "
+            "0.09 s); aia_proxy)",
+        ),
+    ):
+        with pytest.raises(DownloadError) as error:
+            get(f"http://{host}/", timeout=0.1, server=server)
+        assert str(error.value) == words
+        assert error.value.remembered == (BRIEFLY if server is HERE else 0.0)
+    names.gate.set()
+
+
 def test_too_many_lookups_say_nothing_of_a_url(names: Names) -> None:
     """The download was not tried, and that is not remembered."""
 

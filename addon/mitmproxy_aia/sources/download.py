@@ -208,7 +208,13 @@ class Downloader:
         if (address := literal(host)) is not None:
             return [address]
         # Less than all, so that who waits in vain is told why.
-        found = await self._resolve(host, payer, self._timeout() / 2)
+        seconds = 0.9 * self._timeout()
+        try:
+            async with asyncio.timeout(seconds):
+                found = await self._resolve(host, payer, seconds / 2)
+        except TimeoutError:
+            what = f"no name server has answered in {seconds:g} s"
+            raise socket.gaierror(socket.EAI_AGAIN, what) from None
         return [ipaddress.ip_address(text) for text in found[:MAX_ADDRESSES]]
 
     def _is_own(self, address: Address, port: int) -> bool:
