@@ -20,6 +20,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.connections import address_of
 from mitmproxy_aia.options import NAMES
 from mitmproxy_aia.recent import Recent
+from tests import test_history
 from tests.conftest import World
 from tests.lab import CaIssuersServer, Issued, Proxy, Reply, TlsServer, authority, curl
 from tests.lab.proxy import ADDON
@@ -342,6 +343,12 @@ def test_learns_once_from_each_server() -> None:
             for host in ["server.example", "server.example", "other.example", "server.example"]:
                 addon._complete(connection.Server(address=(host, 443)), asked_of(host))
             assert asked == ["server.example", "other.example"]
+            # What it sends over QUIC is another matter.
+            server = connection.Server(address=("server.example", 443), tls_version="QUICv1")
+            record = addon.history.note("server.example:443", test_history.incomplete())
+            addon._complete(server, asked_of("QUIC"))
+            assert asked.pop() == "QUIC"
+            assert [*addon.history.records()] == [record]
             context.configure(addon, aia_learn=False)
             addon._complete(connection.Server(address=("third.example", 443)), asked_of("third"))
             assert asked == ["server.example", "other.example"]

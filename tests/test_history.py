@@ -74,6 +74,11 @@ def test_one_server_with_two_protocols() -> None:
     log.note_complete("a:443", "TLS")
     verdicts = {record.protocol: record.verdict for record in log.records()}
     assert verdicts == {"QUIC": "incomplete", "TLS": "complete"}
+    log.note("a:443", incomplete(), protocol="TLS")
+    log.note_complete("a:443", "QUIC")
+    verdicts = {record.protocol: record.verdict for record in log.records()}
+    assert verdicts == {"QUIC": "complete", "TLS": "incomplete"}
+    log.note_complete("a:443", "TLS")
     assert [record.where for record in log.records()] == ["a:443", "a:443 (QUIC)"]
     assert len({server_id(record) for record in log.records()}) == 2
 

@@ -369,7 +369,7 @@ def test_turn_that_is_not_needed(names: Names) -> None:
         await asyncio.sleep(0)
         names.gates["a.test"].set()
         await first
-        assert await resolve("known.test", 3) == ["127.0.0.1"]
+        assert await resolve("known.test", 3, 1.0) == ["127.0.0.1"]
         names.gates["c.test"].set()
         assert [await user, await late] == [["127.0.0.1"]] * 2
         assert names.asked.count("c.test") == 1
