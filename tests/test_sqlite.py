@@ -1,6 +1,7 @@
 """The issuer source on disk: what it knows, what it writes, and when it does neither."""
 
 import asyncio
+import contextlib
 import datetime
 import os
 import sqlite3
@@ -9,12 +10,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from mitmproxy_aia.cache import Entry
+from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource, sqlite, sqlite_writer
+from mitmproxy_aia.sources import (
+    Attempt,
+    Budget,
+    Found,
+    IssuerSource,
+    sqlite,
+    sqlite_file,
+    sqlite_writer,
+)
 from mitmproxy_aia.sources.sqlite import SqliteSource
 from mitmproxy_aia.sources.sqlite_cache import SqliteCache
 from tests.lab import Issued, authority
@@ -278,6 +289,34 @@ def test_many_processes_share_one_file(cache: SqliteCache, way: str) -> None:
     fingerprints = {line for output, _ in outputs for line in output.split()}
     assert len(fingerprints) == 100
     assert {each.certificate.fingerprint.hex() for each in cache.entries()} == fingerprints
+
+
+@pytest.mark.parametrize("parameters", ["mode=rw", "immutable=1"])
+def test_file_that_is_just_being_made(cache: SqliteCache, parameters: str) -> None:
+    """Whoever looks at it then sees it as it was before or after, and not another program's."""
+    cache.path.touch()
+    maker = sqlite3.connect(cache.path, timeout=0, isolation_level=None)
+    looking = sqlite3.connect(f"{cache.path.as_uri()}?{parameters}", uri=True, isolation_level=None)
+
+    class Interrupted:
+        """As `looking`, but right after its first question the file is made, if it can be."""
+
+        def execute(self, statement: str) -> SimpleNamespace:
+            row = looking.execute(statement).fetchone()
+            if "application_id" in statement:
+                with contextlib.suppress(CacheError, sqlite3.OperationalError):
+                    sqlite_file._prepare(maker, cache.path, 0.0)
+            return SimpleNamespace(fetchone=lambda: row)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(looking, name)
+
+    with contextlib.closing(maker), contextlib.closing(looking):
+        asked = cast(sqlite3.Connection, Interrupted())
+        assert sqlite_file._is_ours(asked, cache.path) is False
+        assert not looking.in_transaction
+        sqlite_file._prepare(maker, cache.path, 0.0)
+        assert sqlite_file._is_ours(maker, cache.path) is True
 
 
 @pytest.mark.parametrize("way", ["source", "cache"])

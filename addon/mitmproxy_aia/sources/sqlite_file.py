@@ -216,16 +216,31 @@ def _is_ours_at_a_glance(path: Path) -> bool:
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     """False if there is nothing in the database yet. Raises CacheError if it is foreign."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    with _one_moment(connection):
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     if application == APPLICATION_ID:
         if version > SCHEMA:
             raise CacheError(f"{path} was written by a newer version of mitmproxy-aia")
         return True
-    tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     if application or version or tables:
         raise CacheError(f"{path} belongs to another program")
     return False
+
+
+@contextlib.contextmanager
+def _one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is read in here is as it was when the first of it was read: another process may be
+    making the database."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.rollback()
 
 
 @contextlib.contextmanager
