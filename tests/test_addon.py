@@ -349,6 +349,7 @@ def test_learns_once_from_each_server() -> None:
             addon._complete(server, asked_of("QUIC"))
             assert asked.pop() == "QUIC"
             assert [*addon.history.records()] == [record]
+            addon.history.clear()
             context.configure(addon, aia_learn=False)
             addon._complete(connection.Server(address=("third.example", 443)), asked_of("third"))
             assert asked == ["server.example", "other.example"]
