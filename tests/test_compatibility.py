@@ -101,6 +101,26 @@ def has_another_connection(self: Any, context: Any, conn: object = None) -> None
     server_layer(self, context, connection.Server(address=None))
 
 
+def keeps_elsewhere(self: Any, context: Any, conn: Any = None) -> None:
+    server_layer(self, context, conn)
+    queue = self._paused_event_queue
+
+    class Elsewhere(type(self)):  # type: ignore[misc] # whatever it is
+        _paused_event_queue = property(lambda _: queue, lambda *_: None)
+
+    self.__class__ = Elsewhere
+
+
+def has_another_tunnel(self: Any, context: Any, conn: Any = None) -> None:
+    server_layer(self, context, conn)
+    self.tunnel_connection = connection.Server(address=None)
+
+
+def keeps_nothing(self: Any, context: Any, conn: Any = None) -> None:
+    server_layer(self, context, conn)
+    del self._paused_event_queue
+
+
 server_layer = layers.ServerTLSLayer.__init__
 
 MITMPROXY: dict[str, Callable[[Patch], None]] = {
@@ -134,6 +154,15 @@ MITMPROXY: dict[str, Callable[[Patch], None]] = {
     ),
     "TlsStartServerHook comes with other data": other(
         layers.TLSLayer, "start_tls", fills_in_before_the_addons
+    ),
+    "ServerTLSLayer.tunnel_connection is not the connection": other(
+        layers.ServerTLSLayer, "__init__", has_another_tunnel
+    ),
+    "ServerTLSLayer has no _paused_event_queue": other(
+        layers.ServerTLSLayer, "__init__", keeps_nothing
+    ),
+    "a ServerTLSLayer that waits does not keep what comes in _paused_event_queue": other(
+        layers.ServerTLSLayer, "__init__", keeps_elsewhere
     ),
     "a ServerTLSLayer is not in Context.layers": other(
         layers.ServerTLSLayer, "__init__", is_in_no_context

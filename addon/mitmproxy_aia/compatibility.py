@@ -2,18 +2,28 @@
 
 Most of it is no public interface, and may change in any release. What is looked for is what
 `pausing`, `handshake`, `verification` and `sources.transports` would otherwise miss in the middle
-of a connection. It is looked up by name, so that a name which is gone is a reason and no traceback.
+of a connection.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from mitmproxy_aia import __version__, rehearsal, selftest
+from mitmproxy_aia import rehearsal, selftest
+from mitmproxy_aia.lacking import (
+    CONFIGURATION,
+    Lacking,
+    NotInstalled,
+    first_flaw,
+    get,
+    part,
+    takes,
+)
 
 _LAYERS = "mitmproxy.proxy.layers.tls"
 _GENERATORS: Mapping[str, tuple[str, ...]] = {
@@ -52,88 +62,10 @@ OPENSSL = (
 )
 """What `openssl` takes of pyOpenSSL's bindings."""
 
-_CONFIGURATION = "openssl.cnf"
-_HELP = "use a mitmproxy that it was tested with, or a newer mitmproxy-aia"
-_HELP_WITH_CONFIGURATION = "change that, or name another file in OPENSSL_CONF"
-
-
-class Lacking(Exception):
-    """What is not as it was; words to follow the package's name."""
-
-
-class NotInstalled(Lacking):
-    """A library that is not there at all: its name."""
-
-
-Checks = Iterable[tuple[str, Callable[[], object]]]
-"""The package that is looked at, and what raises if something is not as it was."""
-
 
 def incompatibility() -> str | None:
     """One line that says what is not as this package needs it, or None. Changes nothing."""
     return first_flaw(_CHECKS)
-
-
-def first_flaw(checks: Checks) -> str | None:
-    """The same for some checks."""
-    for package, check in checks:
-        try:
-            check()
-        except Exception as error:
-            if isinstance(error, NotInstalled):
-                return (
-                    f"mitmproxy-aia {__version__} needs {error} in mitmproxy's environment: "
-                    f"pip install {error} (the standalone binaries of mitmproxy cannot have it: "
-                    "use mitmproxy from PyPI)"
-                )
-            lacking = isinstance(error, Lacking)
-            # What the check itself could not even do is a change as well.
-            what = str(error) if lacking else f"fails: {type(error).__name__}: {error}"
-            helps = _HELP_WITH_CONFIGURATION if package == _CONFIGURATION else _HELP
-            whose = f"{package} {_version(package)}".strip()
-            line = f"mitmproxy-aia {__version__} cannot work with {whose}: {what}"
-            return " ".join(f"{line}; {helps}".split())
-    return None
-
-
-def _version(package: str) -> str:
-    if package == _CONFIGURATION:
-        return ""  # where it is only OpenSSL knows
-    module, name = {
-        "mitmproxy": ("mitmproxy.version", "VERSION"),
-        "pyOpenSSL": ("OpenSSL", "__version__"),
-        "httpx": ("httpx", "__version__"),
-        "aioquic": ("aioquic", "__version__"),
-    }[package]
-    try:
-        return str(getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError):
-        return "(of unknown version)"
-
-
-def get(module: str, path: str) -> Any:
-    """What `path` (`Class.method`) names in `module`."""
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError:
-        raise Lacking(f"it has no module {module}") from None
-    return part(found, path, module)
-
-
-def part(found: Any, path: str, where: str) -> Any:
-    for name in path.split("."):
-        if not hasattr(found, name):
-            raise Lacking(f"{where} has no {path}")
-        found = getattr(found, name)
-    return found
-
-
-def takes(function: Any, number: int, what: str) -> None:
-    """That `function` can be called with `number` arguments."""
-    try:
-        inspect.signature(function).bind(*range(number))
-    except (TypeError, ValueError):
-        raise Lacking(f"{what} takes other arguments") from None
 
 
 def layer_methods(module: str, layer: str) -> None:
@@ -161,8 +93,9 @@ def _layer_of(make: Callable[[Any, Any], Any], name: str) -> tuple[Any, Any]:
         part(server, each, "mitmproxy.connection.Server")
     layer = make(context, server)
     part(layer, "tls", name)
-    if part(layer, "conn", name) is not server:
-        raise Lacking(f"{name}.conn is not the connection")
+    for each in "conn", "tunnel_connection":
+        if part(layer, each, name) is not server:
+            raise Lacking(f"{name}.{each} is not the connection")
     if not any(each is layer for each in part(context, "layers", "Context")):
         raise Lacking(f"a {name} is not in Context.layers")
     return layer, context
@@ -192,6 +125,15 @@ def layer_at_work(
     layer, context = _layer_of(make, name)
     layer.receive_handshake_data = receive_handshake_data
 
+    def keeps_what_comes(server: Any) -> None:
+        """While it waits for an answer, it does so where it is bounded (see `waiting`)."""
+        part(layer, "_paused_event_queue", name)
+        early = get("mitmproxy.proxy.events", "DataReceived")(server, b"early")
+        layer._paused_event_queue = kept = deque[Any]()
+        if [*layer.handle_event(early)] or [*kept] != [early]:
+            raise Lacking(f"a {name} that waits does not keep what comes in _paused_event_queue")
+        kept.clear()
+
     def feed(event: str, *arguments: Any) -> list[str]:
         """The names of the commands that follow. Those that wait for an answer get one."""
         seen = []
@@ -199,6 +141,7 @@ def layer_at_work(
             seen.append(type(command).__name__)
             if seen[-1] == hook:
                 _fill(hook, command.data, context.server, given, value)
+                keeps_what_comes(context.server)
             if seen[-1].endswith("Hook"):
                 seen += feed("HookCompleted", command)
         return seen
@@ -317,7 +260,7 @@ _CHECKS: tuple[tuple[str, Callable[[], None]], ...] = (
     ("mitmproxy", _addons),
     ("mitmproxy", _turn),
     ("pyOpenSSL", _openssl),
-    (_CONFIGURATION, _configuration),
+    (CONFIGURATION, _configuration),
     ("pyOpenSSL", _verdicts),
     ("httpx", _httpx_is_there),
 )

@@ -13,15 +13,8 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitmproxy_aia import selftest
-from mitmproxy_aia.compatibility import (
-    Lacking,
-    first_flaw,
-    get,
-    layer_at_work,
-    layer_methods,
-    part,
-    takes,
-)
+from mitmproxy_aia.compatibility import layer_at_work, layer_methods
+from mitmproxy_aia.lacking import Lacking, first_flaw, get, part, takes
 
 _LAYERS = "mitmproxy.proxy.layers.quic"
 _VERIFIED_WITH = ("certificate", "chain", "server_name", "cadata", "cafile", "capath")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.compatibility import first_flaw
 from mitmproxy_aia.egress import Policy, Server
+from mitmproxy_aia.lacking import first_flaw
 from mitmproxy_aia.sources.aia import Download
 from mitmproxy_aia.sources.download_errors import NotTried
 
