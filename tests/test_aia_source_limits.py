@@ -21,6 +21,7 @@ from mitmproxy_aia.sources.download_errors import (
     NotTried,
     Refused,
     Uncertain,
+    UsedUp,
 )
 from tests.lab import Issued
 from tests.test_aia_source import A, B, Web, budget, every_attempt, leaf, run, said, settle
@@ -328,12 +329,13 @@ def test_what_was_not_tried_is_not_remembered(root: Issued) -> None:
     run(test())
 
 
-def test_what_another_has_used_up(root: Issued) -> None:
+@pytest.mark.parametrize("kind", [UsedUp, NotTried])
+def test_what_another_has_used_up(root: Issued, kind: type[NotTried]) -> None:
     """Who has joined a download that was not tried, for want of another's share, tries it himself;
-    once, and a neighbour of that other one does not."""
+    once, and a neighbour of that other one does not. Of whatever else it was, it would again."""
     web = Web(root)
     source = AiaSource(web)
-    answers: list[Exception] = [NotTried("was not tried"), NotTried("was not tried once more")]
+    answers = [kind("was not tried"), kind("was not tried once more")]
 
     async def download(url: str, server: Server) -> tuple[Certificate, ...]:
         web.servers.append(server)
@@ -352,8 +354,10 @@ def test_what_another_has_used_up(root: Issued) -> None:
             for each in (neighbour, other)
         ]
         assert said(await first) == said(await joined[0]) == ["http://a/ was not tried"]
-        assert said(await joined[1]) == ["http://a/ was not tried once more"]
-        assert [each.address for each in web.servers] == [PUBLIC.address, other.address]
+        once_more = " once more" if kind is UsedUp else ""
+        assert said(await joined[1]) == [f"http://a/ was not tried{once_more}"]
+        asked = [PUBLIC.address, other.address] if kind is UsedUp else [PUBLIC.address]
+        assert [each.address for each in web.servers] == asked
         await settle()
         assert not source._flights
 

@@ -17,6 +17,7 @@ from mitmproxy_aia.sources.download_errors import (
     FAILURE_REMEMBERED,
     DownloadError,
     NotTried,
+    UsedUp,
 )
 from mitmproxy_aia.sources.resolver import (
     MAX_LOOKUPS_OF_A_SITE,
@@ -226,7 +227,7 @@ def test_too_many_lookups_say_nothing_of_a_url(names: Names) -> None:
         ]
         await asyncio.sleep(0)
         timeout = 1.0
-        with pytest.raises(NotTried, match=r"^was not tried \(too many names"):
+        with pytest.raises(UsedUp, match=r"^was not tried \(too many names"):
             await downloader("http://b.a.test/", HERE)
         names.gate.set()
         await asyncio.gather(*slow, return_exceptions=True)
@@ -312,15 +313,24 @@ def test_one_turn_for_one_name(names: Names) -> None:
     asyncio.run(main())
 
 
+Lookup = asyncio.Future[list[str]]
+
+
+async def two_in_line() -> tuple[Resolver, Lookup, list[Lookup]]:
+    """All places are taken by one who hangs, and two wait to look the same name up."""
+    resolve = Resolver(limit=1)
+    slow = asyncio.ensure_future(resolve("slow.test", 1))
+    await asyncio.sleep(0)
+    same = [asyncio.ensure_future(resolve("known.test", each)) for each in (1, 2)]
+    await asyncio.sleep(0)
+    return resolve, slow, [*same]
+
+
 def test_nobody_waits_any_more(names: Names) -> None:
     """The place in line is given up with the last who waits for it."""
 
     async def main() -> None:
-        resolve = Resolver(limit=1)
-        slow = asyncio.ensure_future(resolve("slow.test", 1))
-        await asyncio.sleep(0)
-        same = [asyncio.ensure_future(resolve("known.test", each)) for each in (1, 2)]
-        await asyncio.sleep(0)
+        resolve, slow, same = await two_in_line()
         for each in same:
             each.cancel()
         await asyncio.gather(*same, return_exceptions=True)
@@ -335,11 +345,7 @@ def test_turn_that_came_to_nothing(names: Names, monkeypatch: pytest.MonkeyPatch
     """Who waited for the same name does not look it up without a place."""
 
     async def main() -> None:
-        resolve = Resolver(limit=1)
-        slow = asyncio.ensure_future(resolve("slow.test", 1))
-        await asyncio.sleep(0)
-        same = [asyncio.ensure_future(resolve("known.test", each)) for each in (1, 2)]
-        await asyncio.sleep(0)
+        resolve, slow, same = await two_in_line()
 
         def fail(_: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")

@@ -18,9 +18,8 @@ from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.sources.download_errors import (
     DownloadError,
     Failures,
-    NotTried,
     Outcome,
-    Refused,
+    UsedUp,
 )
 from mitmproxy_aia.sources.slots import Place, Slots
 
@@ -46,15 +45,15 @@ never had by another through it."""
 class _Flight:
     """One download, shared by all who want the same at the same time.
 
-    `result` is what came of it, certificates or why not, when its `task` is done. `not_tried`: of
-    what only `payer`, on whose behalf it is, may have used up.
+    `result` is what came of it, certificates or why not, when its `task` is done. `used_up` is
+    whether it failed of the share of `payer`, on whose behalf it is.
     """
 
     def __init__(self, key: _Key, place: Place, payer: Hashable) -> None:
         self.key = key
         self.place = place
         self.payer = payer
-        self.not_tried = False
+        self.used_up = False
         self.askers = 0
         self.started = time.monotonic()
         self.seconds = 0.0
@@ -155,9 +154,9 @@ class AiaSource:
                 )
                 for task in landed:
                     flight = in_the_air.pop(task)
-                    others = flight.not_tried and flight.payer != server.group
+                    others = flight.used_up and flight.payer != server.group
                     if others and flight.url not in again:
-                        # It failed of another's share, and perhaps does not of ours.
+                        # Perhaps there is some left of ours.
                         again.add(flight.url)
                         urls.insert(0, flight.url)
                         self._end(flight)
@@ -222,7 +221,7 @@ class AiaSource:
             flight.result = await self._download(flight.url, server)
         except DownloadError as error:
             flight.result = error.outcome
-            flight.not_tried = isinstance(error, NotTried) and not isinstance(error, Refused)
+            flight.used_up = isinstance(error, UsedUp)
             self._failures.remember(flight.key, error)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise

@@ -46,6 +46,10 @@ class NotTried(DownloadError):
     remembered = 0.0
 
 
+class UsedUp(NotTried):
+    """One server's share of something was. Another may have some left."""
+
+
 class Refused(NotTried):
     """The rules do not let it be downloaded; `redirected`: not what it has led to."""
 

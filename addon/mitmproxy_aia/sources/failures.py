@@ -19,6 +19,7 @@ from mitmproxy_aia.sources.download_errors import (
     NotTried,
     Refused,
     Uncertain,
+    UsedUp,
 )
 from mitmproxy_aia.sources.proxy_tls import Distrusted
 from mitmproxy_aia.sources.resolver import TooManyLookups
@@ -46,7 +47,7 @@ def told(error: Exception, where: str = "", proxy: Proxy | None = None) -> Downl
     if isinstance(error, DownloadError):
         return type(error)(where + str(error))
     if isinstance(error, TooManyLookups):
-        return NotTried(f"{where}was not tried ({error})")
+        return UsedUp(f"{where}was not tried ({error})")
     if too_many_files(error):
         return NotTried(f"{where}was not tried ({in_words(error)})")
     on_the_way = proxy is not None and isinstance(error, (httpx.TransportError, OSError))
