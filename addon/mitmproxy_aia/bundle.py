@@ -15,7 +15,7 @@ from pathlib import Path
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.formats import read_certificates
-from mitmproxy_aia.names import escaped, printable
+from mitmproxy_aia.names import cut, one_line, printable
 
 HEADER = """\
 # Intermediate certificates, exported by mitmproxy-aia.
@@ -138,5 +138,4 @@ def save(path: Path, text: Iterable[str]) -> None:
 def comment(text: str) -> str:
     """`text` from a stranger, for a comment: it does not end the line, and no reader can take
     it for the beginning or the end of a PEM block. What comes out of it, goes in unchanged."""
-    text = _FIVE_DASHES.sub(r"\\x2d", escaped(text)).strip()
-    return text if len(text) <= MAX_COMMENT else text[: MAX_COMMENT - 1] + "…"
+    return cut(_FIVE_DASHES.sub(r"\\x2d", one_line(text)).strip(), MAX_COMMENT)

@@ -102,11 +102,11 @@ def _unreadable(der: bytes) -> str:
 def printable(text: str, limit: int = MAX_NAME_CHARACTERS) -> str:
     """`text` from a stranger, fit for one line of a log: control characters are written as
     escapes and what is beyond `limit` characters is cut."""
-    text = _cut(text, limit)
-    return text if text.isprintable() else _cut(escaped(text), limit)
+    text = cut(text, limit)
+    return text if text.isprintable() else cut(one_line(text), limit)
 
 
-def escaped(text: str) -> str:
+def one_line(text: str) -> str:
     """All of `text`, without control characters."""
     if text.isprintable():
         return text
@@ -116,5 +116,6 @@ def escaped(text: str) -> str:
     )
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """`text`, or as many characters of it as may be, the last of them "…"."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

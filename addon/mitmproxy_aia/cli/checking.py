@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from mitmproxy_aia.cli.inspecting import finish, limits_of, opened_tiers
 from mitmproxy_aia.cli.intake import STDIN
-from mitmproxy_aia.cli.terminal import CommandError, Progress, count, one_line
+from mitmproxy_aia.cli.terminal import CommandError, Progress, count
 from mitmproxy_aia.inspection.client import How
 from mitmproxy_aia.inspection.inspector import Inspector
 from mitmproxy_aia.inspection.results import Result
 from mitmproxy_aia.inspection.starttls import PROTOCOLS
 from mitmproxy_aia.inspection.targets import Target, canonical_host, parse_target
+from mitmproxy_aia.names import one_line
 from mitmproxy_aia.sources.resolver import Resolver
 from mitmproxy_aia.trust import Trust
 

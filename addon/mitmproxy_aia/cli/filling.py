@@ -12,9 +12,10 @@ from mitmproxy_aia.cache import Cache, Entry
 from mitmproxy_aia.ccadb import MOZILLA_REPORT, BadRow, read_any
 from mitmproxy_aia.cli.intake import Input, Tally, inputs, useless
 from mitmproxy_aia.cli.managing import opened
-from mitmproxy_aia.cli.terminal import CommandError, Progress, complain, one_line
+from mitmproxy_aia.cli.terminal import CommandError, Progress, complain
 from mitmproxy_aia.cli.views import summary
 from mitmproxy_aia.formats import read_certificates
+from mitmproxy_aia.names import one_line
 
 MOST_LISTED = 50
 """Certificates of one file that `add` names one by one."""

@@ -69,15 +69,15 @@ def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace)
         print(in_flags(as_json(results)))
         _write_full_chain(results, options)
     elif len(results) == 1 or options.verbose:
+        pen = pictures.Pen(sys.stdout)
         for position, result in enumerate(results):
             _print([""] if position else [])
             _print(pictures.picture(result, trusted, sys.stdout))
             written = _write_full_chain(results, options)
             if result.verdict is Verdict.BROKEN and result.inspection is not None:
-                drawing = result.inspection.drawing
-                _print(pictures.about_roots(drawing, pictures.Pen(sys.stdout)))
+                _print(pictures.about_roots(result.inspection.drawing, pen))
             if result.verdict is Verdict.INCOMPLETE and options.noun == "server":
-                file, pen = options.fullchain or "fullchain.pem", pictures.Pen(sys.stdout)
+                file = options.fullchain or "fullchain.pem"
                 starttls = result.link.starttls if result.link else ""
                 _print(pictures.advice(file, starttls, written=written, pen=pen))
     else:

@@ -16,7 +16,8 @@ from mitmproxy_aia.cache import Cache, Entry
 from mitmproxy_aia.cli import terminal, views
 from mitmproxy_aia.cli.choosing import Choice, choose
 from mitmproxy_aia.cli.configuration import configured_cache
-from mitmproxy_aia.cli.terminal import CommandError, complain, count, one_line
+from mitmproxy_aia.cli.terminal import CommandError, complain, count
+from mitmproxy_aia.names import one_line
 from mitmproxy_aia.sources.caches import open_cache, where
 
 STDOUT = "-"

@@ -20,7 +20,6 @@ from mitmproxy_aia.cli.terminal import (
     columns_of,
     count,
     fit,
-    one_line,
     paint,
     table,
 )
@@ -33,6 +32,7 @@ from mitmproxy_aia.inspection.results import (
     Verdict,
     names_of,
 )
+from mitmproxy_aia.names import one_line
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.remedies import remedies
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import httpx
 
-from mitmproxy_aia.cli.terminal import CommandError, one_line
+from mitmproxy_aia.cli.terminal import CommandError
+from mitmproxy_aia.names import one_line
 
 MAX_BYTES = 64 * 2**20
 TIMEOUT = 30.0

@@ -19,10 +19,10 @@ from mitmproxy_aia.cli.terminal import (
     CommandError,
     Line,
     count,
-    one_line,
     paint,
     table,
 )
+from mitmproxy_aia.names import one_line
 from mitmproxy_aia.report import VERSION
 
 MAX_REPORT = 256 * 2**20

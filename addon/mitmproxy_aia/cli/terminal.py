@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self, TextIO
 
-from mitmproxy_aia.names import escaped
+from mitmproxy_aia.names import one_line
 
 PROGRAM = "mitmproxy-aia"
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
@@ -32,11 +32,6 @@ class CommandError(Exception):
 def complain(text: str) -> None:
     """Says on stderr, in one line, what went wrong."""
     print(f"{PROGRAM}: {one_line(text)}", file=sys.stderr)
-
-
-def one_line(text: str) -> str:
-    """All of `text`, without control characters."""
-    return escaped(text)
 
 
 def count(number: int, noun: str) -> str:

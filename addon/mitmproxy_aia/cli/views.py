@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.cli.terminal import RED, Column, Line, count, one_line, table
+from mitmproxy_aia.cli.terminal import RED, Column, Line, count, table
+from mitmproxy_aia.names import one_line
 from mitmproxy_aia.times import moment
 
 SHORT = 8
