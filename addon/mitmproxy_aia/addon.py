@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from mitmproxy import addonmanager, connection, ctx, exceptions, http, tls
@@ -210,13 +210,12 @@ class Aia:
         """Takes note of a complete chain, and learns from it."""
         address, protocol = address_of(server), protocol_of(server)
         self.history.note_complete(address, protocol)
-        if self._settings.learn and (address, protocol) not in self._learned:
-            self._learned.add((address, protocol))
-            self._learn(address, intermediates())
-
-    def _learn(self, address: str, intermediates: Sequence[Certificate]) -> None:
-        if intermediates:
-            self._tiers.keep([Found(certificate, address) for certificate in intermediates])
+        if not self._settings.learn or (address, protocol) in self._learned:
+            return
+        found = [Found(certificate, address) for certificate in intermediates()]
+        self._learned.add((address, protocol))
+        if found:
+            self._tiers.keep(found)
 
     def _conclude(
         self,

@@ -35,7 +35,7 @@ async def moment() -> None:
     caller = object()
     moments.waiting[caller] = None
     try:
-        while (pause := moments.pause(caller)) is not None:  # noqa: ASYNC110 -- for others' rounds
+        while (pause := moments.pause(caller)) is not None:  # noqa: ASYNC110 -- a round is no event
             await asyncio.sleep(pause)
     finally:
         del moments.waiting[caller]
