@@ -24,7 +24,7 @@ from mitmproxy_aia.limits import MAX_URL, Limits
 from mitmproxy_aia.sources import aia, download_errors
 from mitmproxy_aia.sources.aia import AiaSource
 from mitmproxy_aia.sources.download import MAX_BODY, Downloader
-from mitmproxy_aia.sources.download_errors import DownloadError, NotTried, Uncertain
+from mitmproxy_aia.sources.download_errors import DownloadError, Uncertain, UsedUp
 from mitmproxy_aia.sources.resolver import MAX_LOOKUPS, Resolver
 from mitmproxy_aia.sources.urls import parsed
 from tests.lab import CaIssuersServer, Issued, pkcs7_der
@@ -530,7 +530,7 @@ def test_names_that_hang_cost_bounded_threads(monkeypatch: pytest.MonkeyPatch) -
         await asyncio.sleep(0.05)
         assert threading.active_count() - before <= MAX_LOOKUPS
         gathered = await asyncio.gather(*tasks, return_exceptions=True)
-        assert {type(each) for each in gathered} <= {DownloadError, Uncertain, NotTried}
+        assert {type(each) for each in gathered} <= {DownloadError, Uncertain, UsedUp}
         gate.set()
 
     try:

@@ -77,8 +77,11 @@ class Listener:
 
 def dead_url(path: str = "/issuer.cer") -> str:
     """A URL on a loopback port that refuses connections."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    reserved = socket.socket()
+    reserved.bind(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
+    # It stays bound, and nobody listens: no other process can be given the port meanwhile.
+    reserved.detach()
     return f"http://127.0.0.1:{port}{path}"
 
 
