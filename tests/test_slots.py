@@ -77,6 +77,21 @@ def test_the_last_places() -> None:
     assert slots._free == 64
 
 
+def test_the_last_places_at_a_target() -> None:
+    """However many hang there, there is something left for those who have less."""
+    slots = Slots(total=256, each=16, at_one=16, queue=64)
+    shared = [ask(slots, "hostile", "shared") for _ in range(16)]
+    assert sum(entered(*shared)) == 12
+    elsewhere = ask(slots, "hostile", "elsewhere")
+    assert entered(elsewhere) == [True]
+    others = [ask(slots, "a", "shared") for _ in range(4)]
+    assert entered(*others) == [True, True, False, False]
+    others += [ask(slots, each, "shared") for each in "bcd"]
+    assert entered(*others[4:]) == [True, True, False]
+    slots.give_back(others[4])
+    assert entered(*others[4:]) == [True, True, True]
+
+
 def test_joining() -> None:
     """What waits on one account goes ahead on another that has room, and is charged to that."""
     slots = Slots(total=9, each=1, at_one=1, queue=9)

@@ -28,9 +28,9 @@ class Slots:
     """At most `total` places, `each` for one payer, and `at_one` for one target.
 
     Of those who wait, who has the least is let in first, and among equals who came first. The last
-    quarter of the places is for those who have a quarter of their share at most, and the last
-    eighth for those who have none: all that is taken may hang for long. Not more than `queue`
-    places are waited for on one payer's account.
+    quarter of the places, of all and of those for a target, is for those who have a quarter of
+    their share at most, and the last eighth for those who have none: all that is taken may hang
+    for long. Not more than `queue` places are waited for on one payer's account.
     """
 
     def __init__(self, total: int, each: int, at_one: int, queue: int) -> None:
@@ -85,21 +85,27 @@ class Slots:
 
     def _first_in_line(self) -> tuple[Place, Hashable] | None:
         """And on whose account. None if nobody who waits may have more."""
-        first, best = None, (self._most(), 0)
+        first, best = None, (self._each, 0)
         for target, places in self._waiting.items():
-            if self._targets.get(target, 0) < self._at_one:
-                for place in places:
-                    for payer in place.payers:
-                        rank = self._payers.get(payer, 0), place.number
-                        if rank < best:
-                            first, best = (place, payer), rank
+            most = self._most(target)
+            for place in places:
+                for payer in place.payers:
+                    rank = self._payers.get(payer, 0), place.number
+                    if rank < min(best, (most, 0)):
+                        first, best = (place, payer), rank
         return first
 
-    def _most(self) -> int:
-        """How much one payer may have before he is let in once more."""
-        if self._free > self._total // 4:
+    def _most(self, target: Hashable) -> int:
+        """With how much a payer is not let in to `target` any more."""
+        free_there = self._at_one - self._targets.get(target, 0)
+        return min(self._allowed(self._free, self._total), self._allowed(free_there, self._at_one))
+
+    def _allowed(self, free: int, total: int) -> int:
+        if free > total // 4:
             return self._each
-        return max(1, self._each // 4) if self._free > self._total // 8 else 1
+        if free > total // 8:
+            return max(1, self._each // 4)
+        return min(1, free)
 
     def _waits(self, place: Place) -> bool:
         return place in self._waiting.get(place.target, {})
