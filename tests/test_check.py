@@ -98,8 +98,41 @@ def test_broken(world: World, check: InspectionCli) -> None:
     assert facts["full_chain"] == ""
     # It may be the trust that lacks something.
     advice = " ".join(result.out.partition("What to do")[2].split())
-    assert advice.startswith("If your browser trusts CN=Lab Intermediate")
+    assert advice.startswith("Whoever issued the certificate can give you CN=Lab Intermediate")
+    assert "--intermediates FILE" in advice
     assert "--trust FILE" in advice
+
+
+def test_issuer_of_an_intermediate_is_missing(world: World, check: InspectionCli) -> None:
+    """What names no URL of its issuer has a root above it, most often; what names one has an
+    intermediate there, which somebody has as a file."""
+    root, url = authority("Other Root"), world.ca.url(world.path())
+    advice = []
+    for aia in [], [url]:
+        upper = root.issue("Upper", ca=True, aia=aia)
+        with TlsServer(upper.issue(), upper) as server:
+            result = check(at(server))
+        assert result.status == 2
+        advice.append(" ".join(result.out.partition("What to do")[2].split()))
+    assert advice[0].startswith("If your browser trusts CN=Other Root, or")
+    assert advice[1].startswith("Whoever issued the certificate can give you CN=Other Root:")
+
+
+@pytest.mark.parametrize("fault", ["expired", "name", "self-signed"])
+def test_trust_is_not_all_that_lacks(world: World, check: InspectionCli, fault: str) -> None:
+    """What else is wrong would still be wrong with another root, or with the intermediate."""
+    issuer = world.authority()
+    if fault == "expired":
+        leaf, words = issuer.issue(expired=True), "certificate has expired"
+    elif fault == "name":
+        leaf, words = issuer.issue(hosts=["other.example"]), "IP address mismatch"
+    else:
+        leaf, words = authority("Self", hosts=["other.example"]), "self-signed certificate"
+    with TlsServer(leaf) as server:
+        result = check(at(server))
+    assert result.status == 2
+    assert "What to do" not in result.out
+    assert f'no other path could cure "{words}' in " ".join(result.out.split())
 
 
 def test_unknown_root(world: World, check: InspectionCli) -> None:

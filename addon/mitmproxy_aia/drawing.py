@@ -116,11 +116,9 @@ class Drawing:
         return tuple(each for each in certificates if each not in roots)
 
     @property
-    def stranger(self) -> str:
-        """Who would have to be trusted, or lead to somebody who is, if nothing else is wrong."""
-        last = self.rows[-1]
-        unknown = last.state in (State.MISSING, State.UNTRUSTED) and not self.fault
-        return last.name if unknown else ""
+    def ends_with_a_stranger(self) -> bool:
+        """Whether all that is wrong is that it ends with who is missing, or not trusted."""
+        return self.rows[-1].state in (State.MISSING, State.UNTRUSTED) and not self.fault
 
     @property
     def complete(self) -> bool:

@@ -75,7 +75,7 @@ def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace)
             _print(pictures.picture(result, trusted, sys.stdout))
             written = _write_full_chain(results, options)
             if result.verdict is Verdict.BROKEN and result.inspection is not None:
-                _print(pictures.about_roots(result.inspection.drawing, pen))
+                _print(pictures.what_may_help(result.inspection, pen))
             if result.verdict is Verdict.INCOMPLETE and options.noun == "server":
                 file = options.fullchain or "fullchain.pem"
                 starttls = result.link.starttls if result.link else ""

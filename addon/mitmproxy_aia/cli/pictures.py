@@ -23,7 +23,7 @@ from mitmproxy_aia.cli.terminal import (
     paint,
     table,
 )
-from mitmproxy_aia.drawing import Drawing, Row, State
+from mitmproxy_aia.drawing import Row, State
 from mitmproxy_aia.inspection.results import (
     NAME_FAULTS,
     Inspection,
@@ -172,7 +172,8 @@ def _verdicts(inspection: Inspection, pen: Pen) -> Iterator[str]:
         for position, fault in enumerate(inspection.faults[:MOST_FAULTS]):
             label = "As sent" if position == 0 else ""
             yield from pen.fact(label, _fault(fault, inspection), RED)
-        yield from pen.fact("Completed", "nothing was tried: no other path could cure this")
+        what = f'"{inspection.reason}"' if inspection.faults[1:] else "this"
+        yield from pen.fact("Completed", f"nothing was tried: no other path could cure {what}")
         return
     yield from pen.fact("As sent", inspection.as_sent, RED)
     if verdict is Verdict.INCOMPLETE:
@@ -241,16 +242,26 @@ def _remark(row: Row, inspection: Inspection) -> str:
     return f"in {row.cache}, first {where}" if row.cache else where
 
 
-def about_roots(drawing: Drawing, pen: Pen) -> Iterator[str]:
-    """What to do where it may be the trust that lacks something, and not the chain."""
-    if drawing.stranger:
+def what_may_help(inspection: Inspection, pen: Pen) -> Iterator[str]:
+    """What to do where all that was wrong is that the chain led to no trust anchor."""
+    if not inspection.lacks_trust_only:
+        return
+    rows = inspection.drawing.rows
+    name, below = rows[-1].name, rows[-2].certificate if len(rows) > 1 else None
+    trust = (
+        "--trust FILE tries another one, and mitmproxy takes it as ssl_verify_upstream_trusted_ca "
+        "(in place of the public roots)."
+    )
+    text = f"If your browser trusts {name}, or a root above it, your trust file lacks that root: "
+    # What names no URL of its issuer most often has a root above it.
+    if rows[-1].state is State.MISSING and below and (len(rows) == 2 or below.ca_issuers):
         text = (
-            f"If your browser trusts {drawing.stranger}, or a root above it, your trust file "
-            "lacks that root: --trust FILE tries another one, and mitmproxy takes it as "
-            "ssl_verify_upstream_trusted_ca (in place of the public roots)."
+            f"Whoever issued the certificate can give you {name}: --intermediates FILE tries it, "
+            "and mitmproxy takes it as aia_intermediates. If it is a root, and your browser "
+            "trusts it, your trust file lacks it: "
         )
-        yield ""
-        yield from pen.fact("What to do", text)
+    yield ""
+    yield from pen.fact("What to do", text + trust)
 
 
 def advice(file: str, starttls: str, *, written: bool, pen: Pen) -> Iterator[str]:

@@ -6,29 +6,16 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mitmproxy_aia import errors
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion
 from mitmproxy_aia.egress import NOBODY, Server
 from mitmproxy_aia.errors import curable
-from mitmproxy_aia.inspection.results import Inspection
+from mitmproxy_aia.inspection.results import NO_ANCHOR, Inspection
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.openssl import Fault
 from mitmproxy_aia.paths import Path
 from mitmproxy_aia.sources import IssuerSource
 from mitmproxy_aia.verification import Verifier
-
-_NO_ANCHOR = frozenset(
-    {
-        errors.UNABLE_TO_GET_ISSUER_CERT,
-        errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
-        errors.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
-        errors.DEPTH_ZERO_SELF_SIGNED_CERT,
-        errors.SELF_SIGNED_CERT_IN_CHAIN,
-        errors.CERT_CHAIN_TOO_LONG,
-    }
-)
-"""What OpenSSL says where the chain that it has built ends without a trust anchor."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ async def judge(
         return Inspection(presented, faults, when, path=exhibit.built)
     if not all(curable(fault.code, fault.depth) for fault in faults):
         # As in the proxy: no other path could cure it, so nothing is downloaded.
-        whole = not any(fault.code in _NO_ANCHOR for fault in faults)
+        whole = not any(fault.code in NO_ANCHOR for fault in faults)
         return Inspection(presented, faults, when, refused=exhibit.built if whole else ())
     completion = Completion(presented, exhibit.verifier, sources, limits, lambda: server)
     outcome = completion.complete_at_once()

@@ -25,6 +25,19 @@ NAME_FAULTS = frozenset({62, 64})
 completion has to know."""
 
 
+NO_ANCHOR = frozenset(
+    {
+        errors.UNABLE_TO_GET_ISSUER_CERT,
+        errors.UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+        errors.UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        errors.DEPTH_ZERO_SELF_SIGNED_CERT,
+        errors.SELF_SIGNED_CERT_IN_CHAIN,
+        errors.CERT_CHAIN_TOO_LONG,
+    }
+)
+"""What OpenSSL says where the chain that it has built ends without a trust anchor."""
+
+
 class Verdict(IntEnum):
     """The values are exit statuses: of many, the worst counts."""
 
@@ -87,6 +100,13 @@ class Inspection:
         """What the server should send, leaf first and without the trust anchor; empty if there
         is no verified path. A leaf that is trusted itself is all of it."""
         return tuple(self.path[:-1]) or tuple(self.path)
+
+    @property
+    def lacks_trust_only(self) -> bool:
+        """Whether all that is known to be wrong is that no trust anchor was reached."""
+        if self.outcome is not None:
+            return self.drawing.ends_with_a_stranger
+        return not self.path and all(fault.code in NO_ANCHOR for fault in self.faults)
 
     @property
     def drawing(self) -> Drawing:
