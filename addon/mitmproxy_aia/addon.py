@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mitmproxy import addonmanager, connection, ctx, exceptions, http, tls
 
-from mitmproxy_aia import handshake, pausing
+from mitmproxy_aia import deferred, handshake, pausing
 from mitmproxy_aia.announcements import Announcements
 from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
@@ -57,6 +57,7 @@ class Aia:
 
     def __init__(self) -> None:
         self._settings = OFF
+        self._configured = False
         self._counters = Counters()
         self._tiers = Tiers(
             lambda: self._settings.timeout,
@@ -96,6 +97,10 @@ class Aia:
 
     def load(self, loader: addonmanager.Loader) -> None:
         add_options(loader)
+        if flaws := deferred.take():
+            for bad_value in flaws:
+                logger.error(bad_value)
+            raise exceptions.OptionsError("; ".join(flaws))
         for commands in self._commands:
             loader.master.commands.collect_commands(commands)
         if (flaw := incompatibility()) is not None:
@@ -107,21 +112,34 @@ class Aia:
         self._take_turns()
 
     def configure(self, updated: set[str]) -> None:
-        if updated & NAMES or "confdir" in updated:
-            settings = Settings.from_options()
-            try:
-                self._tiers.set(settings.cache, settings.intermediates)
-            except (OSError, ValueError) as error:
-                # mitmproxy shows it with all that has led to it, and it says all by itself.
-                raise exceptions.OptionsError(str(error)) from None
-            if settings.cache != self._settings.cache:
-                self._learned.clear()
-            self._settings = settings
+        if not (updated & NAMES or "confdir" in updated):
+            return
+        self._configured = True
+        try:
+            self._set()
+        except exceptions.OptionsError as error:
+            if set(updated) != set(ctx.options.keys()):
+                raise
+            # No change that mitmproxy would take back, but the start. It would show with it all
+            # that has led to it, and it says all by itself.
+            logger.error(str(error))
+
+    def _set(self) -> None:
+        settings = Settings.from_options()
+        try:
+            self._tiers.set(settings.cache, settings.intermediates)
+        except (OSError, ValueError) as error:
+            raise exceptions.OptionsError(str(error)) from None
+        if settings.cache != self._settings.cache:
+            self._learned.clear()
+        self._settings = settings
 
     def running(self) -> None:
-        if self._settings is OFF:
+        if not self._configured:
             # Where mitmproxy is embedded, nobody may have told the last addon of the options.
-            self.configure(set(NAMES))
+            self.configure(set(ctx.options.keys()))
+        for misspelled in deferred.unknown():
+            logger.warning(misspelled)
         self._take_turns()
         self._preparation.begin()
 
