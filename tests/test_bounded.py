@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
@@ -124,8 +123,8 @@ def test_little_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None
     sizes = []
     read = bounded._BoundedStream.read
 
-    async def watched(self: bounded._BoundedStream, size: int, **rest: Any) -> bytes:
-        data = await read(self, size, **rest)
+    async def watched(self: bounded._BoundedStream, size: int) -> bytes:
+        data = await read(self, size)
         sizes.append(len(data))
         return data
 
@@ -168,8 +167,8 @@ def test_trickle(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
     read = bounded._BoundedStream.read
 
-    async def watched(self: bounded._BoundedStream, size: int, **rest: Any) -> bytes:
-        reads.append(await read(self, size, **rest))
+    async def watched(self: bounded._BoundedStream, size: int) -> bytes:
+        reads.append(await read(self, size))
         return reads[-1]
 
     def bytewise() -> Iterator[bytes]:
@@ -196,8 +195,8 @@ def test_one_at_a_time(root: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
         counter = Rounds()
         read = bounded._BoundedStream.read
 
-        async def watched(self: bounded._BoundedStream, size: int, **rest: Any) -> bytes:
-            data = await read(self, size, **rest)
+        async def watched(self: bounded._BoundedStream, size: int) -> bytes:
+            data = await read(self, size)
             rounds.append(counter.number)
             return data
 

@@ -1,6 +1,5 @@
 """Downloads from what is no URL, no server, or no HTTP: each is a DownloadError in words."""
 
-# ruff: noqa: ASYNC109 -- the parameters are httpcore's
 import asyncio
 import errno
 import os
@@ -8,7 +7,6 @@ import resource
 import socket
 from collections.abc import Callable
 
-import httpcore
 import httpx
 import pytest
 
@@ -86,21 +84,52 @@ def test_log_of_a_stranger_is_printable() -> None:
     assert why_not_from(answer(b"HTTP/1.1 \x1b[31m\r\n\r\n")).isprintable()
 
 
-class HangsUp(httpcore.AsyncMockStream):
+class HangsUp:
     """One that has answered before it was asked, and does not take the request any more."""
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        raise httpcore.WriteError("Broken pipe")
+    peer = own = None
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    async def read(self, most: int) -> bytes:
+        answer, self._answer = self._answer, b""
+        return answer
+
+    async def write(self, data: bytes) -> None:
+        raise httpx.WriteError("Broken pipe")
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def test_answer_of_one_who_has_hung_up() -> None:
     """It counts, although the request could not be sent."""
 
     async def status() -> int:
-        stream = HangsUp([b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"])
+        stream = HangsUp(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
         return (await ask(stream, b"/", {"Host": "a.test"})).status_code
 
     assert asyncio.run(status()) == 404
+
+
+@pytest.mark.parametrize("step", ["sock_connect", "sock_sendall", "sock_recv"])
+def test_network_that_is_gone(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel gives up on a connection (ETIMEDOUT), which Python calls a TimeoutError."""
+
+    async def gone(*_: object) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    reply = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    server = Listener(lambda client: client.sendall(reply))
+    monkeypatch.setattr(asyncio.SelectorEventLoop, step, gone)
+    try:
+        reason = why_not(f"http://127.0.0.1:{server.port}/")
+    finally:
+        server.close()
+    # Who does not take the request may have answered before.
+    said = "answered 404" if step == "sock_sendall" else "could not be reached (Connection"
+    assert reason.startswith(said)
 
 
 def test_connection_refused() -> None:

@@ -46,7 +46,7 @@ def test_end_before_all_is_imported() -> None:
 
 
 def broken() -> None:
-    raise AttributeError("module 'httpcore' has no attribute 'AsyncNetworkBackend'")
+    raise AttributeError("module 'httpx' has no attribute 'ReadError'")
 
 
 def test_changed_httpx(monkeypatch: Patch) -> None:

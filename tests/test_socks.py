@@ -7,8 +7,7 @@ import struct
 import httpx
 import pytest
 
-from mitmproxy_aia.sources import socks
-from mitmproxy_aia.sources.bounded import BoundedBackend
+from mitmproxy_aia.sources import bounded, socks
 from tests.lab.listener import Listener
 
 METHOD, CONNECTED = b"\x05\x00", b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50"
@@ -29,12 +28,12 @@ def connected(
                 client.sendall(answer[start : start + at_a_time])
 
     async def connect(port: int) -> bytes:
-        stream = await BoundedBackend().connect_tcp("127.0.0.1", port)
+        stream = await bounded.connect("127.0.0.1", port)
         try:
             await socks.connect(stream, host, 80, credentials)
             return await stream.read(4096)
         finally:
-            await stream.aclose()
+            stream.close()
 
     proxy = Listener(talk)
     try:
@@ -112,14 +111,14 @@ def test_reset() -> None:
     """A connection that breaks is one that was hung up."""
 
     async def main(proxy: socket.socket) -> None:
-        stream = await BoundedBackend().connect_tcp(*proxy.getsockname())
+        stream = await bounded.connect(*proxy.getsockname())
         client, _ = proxy.accept()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         try:
             await socks.connect(stream, "ca.example", 80)
         finally:
-            await stream.aclose()
+            stream.close()
 
     with (
         socket.create_server(("127.0.0.1", 0)) as proxy,

@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from unittest import mock
 from urllib.parse import urlsplit
 
+import h11
 import httpx
 
 from mitmproxy_aia.egress import Policy, Proxy, Server
+from mitmproxy_aia.sources import bounded
+from mitmproxy_aia.sources.bounded import Stream
 from mitmproxy_aia.sources.download import MAX_REDIRECTS, Downloader
 from mitmproxy_aia.sources.download_errors import DownloadError, Refused
 from tests.fuzz.addresses import (
@@ -80,23 +84,43 @@ class _Wire:
         self._choices = choices
         self.connections: list[_Connection] = []
 
-    async def send(
-        self,
-        _backend: object,
-        place: tuple[str, int],
-        target: bytes,
-        said: Mapping[str, str],
-        *_: object,
-    ) -> httpx.Response:
-        headers, whole = httpx.Headers(said), b"" if target.startswith(b"/") else target
-        host = urlsplit(whole).hostname or "" if whole else headers["host"]
-        self.connections.append(_Connection(*place, str(host), headers, whole.decode("ascii")))
+    async def connect(self, host: str, port: int, _patience: float | None = None) -> Stream:
+        return _Stream(self, host, port)
+
+    def asked(self, host: str, port: int, request: bytes) -> bytes:
+        """The answer to a request that has arrived at this address."""
+        http = h11.Connection(h11.SERVER)
+        http.receive_data(request)
+        head = http.next_event()
+        assert isinstance(head, h11.Request)
+        headers = httpx.Headers(list(head.headers))
+        whole = b"" if head.target.startswith(b"/") else head.target
+        named = urlsplit(whole).hostname or "" if whole else headers["host"]
+        self.connections.append(_Connection(host, port, str(named), headers, whole.decode("ascii")))
         if self._choices.rarely():
             raise httpx.ConnectError("refused")
         if self._choices.flag():
             location = _url(self._choices).encode("utf-8", "surrogateescape")
-            return httpx.Response(302, headers=[(b"location", location)])
-        return httpx.Response(200, stream=httpx.ByteStream(b"no certificate"))
+            return b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\nno certificate"
+
+
+class _Stream:
+    peer = own = None
+
+    def __init__(self, wire: _Wire, host: str, port: int) -> None:
+        self._wire, self._place = wire, (host, port)
+        self._answer = b""
+
+    async def read(self, most: int) -> bytes:
+        data, self._answer = self._answer[:most], self._answer[most:]
+        return data
+
+    async def write(self, data: bytes) -> None:
+        self._answer = self._wire.asked(*self._place, data)
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class _Names:
@@ -136,8 +160,8 @@ def egress(data: bytes) -> None:
     wire = _Wire(choices)
     downloader = Downloader(lambda: 10.0, lambda: policy, lambda: _OWN)
     downloader._resolve = _Names(choices)  # type: ignore[assignment] # stands in
-    downloader._transports._send = wire.send  # type: ignore[method-assign, assignment] # stands in
-    reason = asyncio.run(_download(downloader, url, server))
+    with mock.patch.object(bounded, "connect", wire.connect):
+        reason = asyncio.run(_download(downloader, url, server))
     one_line(reason)
     promise(len(wire.connections) <= 4 * (MAX_REDIRECTS + 1), "too many connections")
     for connection in wire.connections:

@@ -137,7 +137,7 @@ class Downloader:
                     raise DownloadError(f"is larger than {MAX_BODY // 1024} KiB")
             return response.status_code, None, bytes(body)
         finally:
-            await response.aclose()
+            response.close()
 
     async def _ask(self, url: httpx.URL, server: Server) -> Answer:
         """The head of the answer of `url`, if it may be asked at all."""

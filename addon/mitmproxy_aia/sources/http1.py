@@ -10,10 +10,9 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping
 
 import h11
-import httpcore
 import httpx
 
-from mitmproxy_aia.sources.bounded import MAX_READ
+from mitmproxy_aia.sources.bounded import MAX_READ, Stream
 
 MAX_HEAD = 16 * 1024
 """Bytes. h11 parses a head at once: in 100 KiB, as in httpcore, there may be 25,000 fields, which
@@ -40,13 +39,11 @@ class Answer:
         while isinstance(event := await self._connection.hear(), h11.Data):
             yield bytes(event.data)
 
-    async def aclose(self) -> None:
-        await self._connection.close()
+    def close(self) -> None:
+        self._connection.close()
 
 
-async def ask(
-    stream: httpcore.AsyncNetworkStream, target: bytes, headers: Mapping[str, str]
-) -> Answer:
+async def ask(stream: Stream, target: bytes, headers: Mapping[str, str]) -> Answer:
     """Asks for `target`. The stream is closed with the answer, or if there is none."""
     connection = _Connection(stream)
     try:
@@ -56,13 +53,13 @@ async def ask(
         if not isinstance(head, h11.Response):
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
     except BaseException:
-        await connection.close()
+        connection.close()
         raise
     return Answer(connection, head)
 
 
 class _Connection:
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._parts = 0
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
@@ -71,7 +68,7 @@ class _Connection:
         data = self._state.send(request) or b""
         self._state.send(h11.EndOfMessage())
         # Who hangs up on the request may have answered before.
-        with contextlib.suppress(httpcore.WriteError):
+        with contextlib.suppress(httpx.WriteError):
             await self._stream.write(data)
 
     async def hear(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
@@ -87,15 +84,13 @@ class _Connection:
         except ValueError as error:
             # From int(): before 0.15, h11 takes any number of digits for a length.
             raise httpx.RemoteProtocolError("bad Content-Length") from error
-        except httpcore.ReadError as error:
-            raise httpx.ReadError(str(error)) from error
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise httpx.RemoteProtocolError(f"more than {MAX_PARTS} parts")
         return event
 
-    async def close(self) -> None:
-        await self._stream.aclose()
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _text(value: bytes) -> str:

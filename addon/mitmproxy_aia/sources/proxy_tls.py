@@ -8,7 +8,6 @@ downloads does not go through the proxy.
 
 from __future__ import annotations
 
-# ruff: noqa: ASYNC109 -- the parameters are httpcore's
 import errno
 import ipaddress
 import os
@@ -16,7 +15,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
-import httpcore
+import httpx
 from OpenSSL import SSL
 
 from mitmproxy_aia import loaded, openssl
@@ -27,7 +26,8 @@ from mitmproxy_aia.errors import curable
 from mitmproxy_aia.formats import presented
 from mitmproxy_aia.openssl import error_text, presented_to
 from mitmproxy_aia.rejections import rejected_in
-from mitmproxy_aia.sources.bounded import MAX_READ, BoundedBackend
+from mitmproxy_aia.sources import bounded
+from mitmproxy_aia.sources.bounded import MAX_READ, Stream
 from mitmproxy_aia.sources.download_errors import DownloadError
 from mitmproxy_aia.verification import Verifier
 
@@ -49,38 +49,31 @@ class Distrusted(OSError):
     """What is wrong with the proxy, in words that follow its name."""
 
 
-class TlsBackend(BoundedBackend):
-    """Makes connections that are TLS with `proxy`, whatever httpcore takes them for. `context`
-    holds its roots. Without `complete` an incomplete chain is refused."""
-
-    def __init__(self, proxy: Proxy, context: SSL.Context, complete: Complete | None) -> None:
-        self._proxy = proxy
-        self._context = context
-        self._complete = complete
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        stream = await super().connect_tcp(host, port, timeout, local_address, socket_options)
-        tls = _TlsStream(stream, SSL.Connection(self._context, None))
-        try:
-            await tls.shake_hands(self._proxy, self._complete)
-        except DownloadError:
-            raise
-        except (OSError, httpcore.NetworkError) as error:
-            raise httpcore.ConnectError(str(error)) from error
-        return tls
+async def connect(
+    place: tuple[str, int],
+    patience: float | None,
+    proxy: Proxy,
+    context: SSL.Context,
+    complete: Complete | None,
+) -> Stream:
+    """A connection to `place`, an address and a port, that is TLS with `proxy`; as
+    `bounded.connect`. `context` holds its roots. Without `complete` an incomplete chain is
+    refused."""
+    stream = await bounded.connect(*place, patience)
+    tls = _TlsStream(stream, SSL.Connection(context, None))
+    try:
+        await tls.shake_hands(proxy, complete)
+    except DownloadError:
+        raise
+    except (OSError, httpx.NetworkError) as error:
+        raise httpx.ConnectError(str(error)) from error
+    return tls
 
 
-class _TlsStream(httpcore.AsyncNetworkStream):
+class _TlsStream:
     """TLS as the client, inside `stream`. `_undecided` until there is a verdict on the chain."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream, connection: SSL.Connection) -> None:
+    def __init__(self, stream: Stream, connection: SSL.Connection) -> None:
         self._stream = stream
         self._connection = connection
         self._undecided = True
@@ -100,7 +93,7 @@ class _TlsStream(httpcore.AsyncNetworkStream):
             if self._undecided and self._forgiven:
                 await self._decide(proxy, complete)
             await self._flush()
-            if not done and not await self._receive(None):
+            if not done and not await self._receive():
                 raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         self._undecided = False
 
@@ -146,48 +139,53 @@ class _TlsStream(httpcore.AsyncNetworkStream):
         self._undecided = False
 
     def _server(self, proxy: Proxy) -> Server:
-        peer, own = (self._stream.get_extra_info(f"{name}name") for name in ("peer", "sock"))
+        peer, own = self._stream.peer, self._stream.own
         address = ipaddress.ip_address(peer[0])
         return Server(proxy.host, address, proxy.port, None, own[0] == peer[0])
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    @property
+    def peer(self) -> Any:
+        return self._stream.peer
+
+    @property
+    def own(self) -> Any:
+        return self._stream.own
+
+    async def read(self, most: int) -> bytes:
         while True:
             try:
-                return self._connection.recv(min(max_bytes, MAX_READ))
+                return self._connection.recv(min(most, MAX_READ))
             except SSL.WantReadError:
-                await self._flush(timeout)
-                if not await self._receive(timeout):
+                await self._flush()
+                if not await self._receive():
                     return b""
             except SSL.ZeroReturnError:
                 return b""
             except SSL.Error as error:
                 openssl.clear_errors()
-                raise httpcore.ReadError(openssl.reason_of(error)) from error
+                raise httpx.ReadError(openssl.reason_of(error)) from error
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._connection.sendall(buffer)
-        await self._flush(timeout)
+    async def write(self, data: bytes) -> None:
+        self._connection.sendall(data)
+        await self._flush()
 
-    async def _receive(self, timeout: float | None) -> bool:
+    async def _receive(self) -> bool:
         """False at the end."""
-        data = await self._stream.read(MAX_READ, timeout)
+        data = await self._stream.read(MAX_READ)
         if data:
             self._connection.bio_write(data)
         return bool(data)
 
-    async def _flush(self, timeout: float | None = None) -> None:
+    async def _flush(self) -> None:
         while True:
             try:
                 data = self._connection.bio_read(MAX_READ)
             except SSL.WantReadError:
                 return
-            await self._stream.write(data, timeout)
+            await self._stream.write(data)
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _distrusted(reason: str) -> Distrusted:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 
-import httpcore
 import httpx
+
+from mitmproxy_aia.sources.bounded import Stream
 
 NO_SOCKS = "does not speak SOCKS5"
 HUNG_UP = "has hung up"
@@ -32,9 +33,7 @@ _REASONS = {
 """Section 6."""
 
 
-async def connect(
-    stream: httpcore.AsyncNetworkStream, host: str, port: int, credentials: str = ""
-) -> None:
+async def connect(stream: Stream, host: str, port: int, credentials: str = "") -> None:
     """Has the proxy at the other end of `stream` connect that to `host`, a name or an address.
 
     `credentials` are `user:password` or empty. Raises httpx.ProxyError, in words that follow "the
@@ -43,11 +42,11 @@ async def connect(
     place = _place(host) + port.to_bytes(2)
     try:
         await _connect(stream, place, credentials)
-    except (httpcore.ReadError, httpcore.WriteError) as error:
+    except (httpx.ReadError, httpx.WriteError) as error:
         raise httpx.ProxyError(HUNG_UP) from error
 
 
-async def _connect(stream: httpcore.AsyncNetworkStream, place: bytes, credentials: str) -> None:
+async def _connect(stream: Stream, place: bytes, credentials: str) -> None:
     method = _PASSWORD if credentials else _NO_AUTHENTICATION
     await stream.write(bytes([_VERSION, 1, method]))
     if (await _answer(stream, 2, _VERSION))[1] != method:
@@ -80,14 +79,14 @@ def _place(host: str) -> bytes:
     return bytes([_IPV4 if address.version == 4 else _IPV6]) + address.packed
 
 
-async def _answer(stream: httpcore.AsyncNetworkStream, size: int, version: int) -> bytes:
+async def _answer(stream: Stream, size: int, version: int) -> bytes:
     answer = await _exactly(stream, size)
     if answer[0] != version:
         raise httpx.ProxyError(NO_SOCKS)
     return answer
 
 
-async def _exactly(stream: httpcore.AsyncNetworkStream, size: int) -> bytes:
+async def _exactly(stream: Stream, size: int) -> bytes:
     data = b""
     while len(data) < size:
         more = await stream.read(size - len(data))
