@@ -231,7 +231,9 @@ def test_urls_of_strangers_are_printable(root: Issued) -> None:
     urls = ["http://a/\n\x1b[31m", "ldap://a/\n", "http://a/" + "x" * 1000]
 
     async def test() -> None:
-        for attempt in await every_attempt(AiaSource(Web(root)), leaf(root, *urls)):
+        attempts = await every_attempt(AiaSource(Web(root)), leaf(root, *urls))
+        assert len(attempts) == len(urls)
+        for attempt in attempts:
             assert attempt.where.isprintable()
             assert len(attempt.where) <= 220
 

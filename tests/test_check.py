@@ -463,7 +463,15 @@ def test_deny(world: World, check: InspectionCli) -> None:
         (["a", "--sni", "a b"], "'a b' is no host name and no address"),
         (["a", "--allow", "a b"], "--allow: 'a b' is not a host name"),
         (["a", "--intermediates", "/no/such"], "--intermediates: /no/such cannot be read"),
-        (["a", "--cache", "ftp://x"], "takes the path of a file"),
+        (["a", "--cache", "ftp://x"], "--cache: takes the path of a file"),
+        (
+            ["a", "--intermediates", "/no/aia_allow"],
+            "--intermediates: /no/aia_allow cannot be read",
+        ),
+        (
+            ["a", "--intermediates", "~nobody.here"],
+            "--intermediates: ~nobody.here begins with a user",
+        ),
         (["a", "--timeout", "0"], "'0' is no number of seconds greater than 0"),
         (["a", "--timeout", "x"], "'x' is no number of seconds greater than 0"),
         (["a", "--jobs", "0"], "'0' is no number from 1 to 1000"),

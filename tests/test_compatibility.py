@@ -2,6 +2,7 @@
 
 For httpx see test_late.py."""
 
+import asyncio
 import re
 import subprocess
 import types
@@ -17,9 +18,12 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy import commands, tunnel
 from mitmproxy.proxy.layers import tls as layers
+from mitmproxy.test import taddons
 from OpenSSL import SSL, crypto
 
+import mitmproxy_aia.addon
 from mitmproxy_aia import compatibility, openssl, selftest
+from mitmproxy_aia.addon import Aia
 from mitmproxy_aia.compatibility import incompatibility
 from mitmproxy_aia.pausing import SET_BY_A_HANDSHAKE, AiaCompleteHook
 from tests.lab import Issued, authority
@@ -329,6 +333,23 @@ def test_refuses_to_start(missing: str) -> None:
     assert result.returncode == 1, said
     assert said.count("cannot work with mitmproxy") == 1
     assert "Traceback" not in said
+
+
+def test_does_nothing_where_it_cannot_work(monkeypatch: Patch) -> None:
+    """In a program with mitmproxy in it nothing ends; each handshake is as without the addon."""
+    monkeypatch.setattr(mitmproxy_aia.addon, "incompatibility", lambda: "mitmproxy has changed")
+
+    async def main() -> None:
+        tlsconfig = TlsConfig()
+        with taddons.context(tlsconfig) as context:
+            ours = Aia()
+            context.master.addons.add(ours)
+            context.options.aia_cache = "memory"
+            ours.running()
+            assert "tls_start_server" not in vars(tlsconfig)
+            context.master.addons.remove(ours)
+
+    asyncio.run(main())
 
 
 class Deaf(layers.ServerTLSLayer):

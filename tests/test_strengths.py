@@ -126,7 +126,7 @@ def test_what_is_weak_is_not_remembered(root: Issued) -> None:
 def test_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest goes first."""
     monkeypatch.setattr(strengths, "CAPACITY", 3)
-    chains: list[strengths.Chain] = [(LEVEL_2, (bytes([number]),)) for number in range(5)]
+    chains: list[strengths.Key] = [(LEVEL_2, (bytes([number]),)) for number in range(5)]
     for chain in chains:
         strengths.remember(chain)
     assert [*map(strengths.is_strong, chains)] == [False, False, True, True, True]

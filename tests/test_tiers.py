@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mitmproxy_aia.cache_commands import CacheCommands
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.sources import Found
 from mitmproxy_aia.sources.aia import AiaSource
@@ -130,3 +131,21 @@ def test_clear(ca: Issued, tmp_path: Path, changed: bool) -> None:
         assert await Tiers(lambda: 1.0).clear() == 0
 
     asyncio.run(main())
+
+
+def test_forgotten_though_the_cache_is_of_no_use(ca: Issued, tmp_path: Path) -> None:
+    """What is in memory is gone; so the servers that have taught it may teach it again."""
+    forgotten: list[bool] = []
+
+    async def main() -> None:
+        tiers = Tiers(lambda: 1.0)
+        tiers.set(tmp_path, ())  # a folder
+        tiers.keep([found(ca)])
+        commands = CacheCommands(tiers, lambda: forgotten.append(True))
+        commands.cache_clear()
+        await asyncio.gather(*commands._background._tasks)
+        assert [*tiers.entries()] == []
+        tiers.close()
+
+    asyncio.run(main())
+    assert forgotten == [True]

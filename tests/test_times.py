@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from mitmproxy_aia.times import in_der, moment
+from mitmproxy_aia.times import in_der, iso
 from tests.lab import der
 from tests.lab.rewriting import GENERALIZED_TIME, UTC_TIME
 
@@ -21,7 +21,7 @@ from tests.lab.rewriting import GENERALIZED_TIME, UTC_TIME
 )
 def test_in_der(tag: int, text: str, said: str) -> None:
     """With two digits for the year it is between 1950 and 2049."""
-    assert moment(in_der(der.encode(tag, text.encode()))) == said
+    assert iso(in_der(der.encode(tag, text.encode()))) == said
 
 
 @pytest.mark.parametrize("text", ["", "4912312359Z", "491231235959+0100", "4912312359", "\xff"])
@@ -32,6 +32,6 @@ def test_no_time(text: str) -> None:
 
 
 def test_moment_of_another_zone() -> None:
-    """It is the same moment."""
+    """It is the same iso."""
     zone = datetime.timezone(datetime.timedelta(hours=2))
-    assert moment(datetime.datetime(2026, 1, 1, 1, tzinfo=zone)) == "2025-12-31T23:00:00Z"
+    assert iso(datetime.datetime(2026, 1, 1, 1, tzinfo=zone)) == "2025-12-31T23:00:00Z"

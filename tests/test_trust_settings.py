@@ -4,6 +4,7 @@ trust settings inside a trust file. A completed chain is held to it as a present
 import os
 import resource
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.rejections import rejected, rejected_in
+from mitmproxy_aia.rejections import LOOK_SECONDS, rejected, rejected_in
 from tests.lab import (
     CaIssuersServer,
     Issued,
@@ -272,6 +273,22 @@ def test_trust_file_that_cannot_be_read_now(root: Issued, tmp_path: Path) -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert rejected_in(str(trust)) == {Certificate(root.der).identity}
+
+
+def test_trust_folder_is_read_again(
+    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in it may be written anew, and the folder looks as before."""
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(root.pem)
+    monkeypatch.setattr(time, "monotonic", lambda: 1_000_000.0)
+    assert rejected_in(str(tmp_path)) == frozenset()
+    rejecting = with_trust_setting(root, "-addreject", tmp_path.parent)
+    with trust.open("r+b") as file:
+        file.write(rejecting)
+    assert rejected_in(str(tmp_path)) == frozenset()
+    monkeypatch.setattr(time, "monotonic", lambda: 1_000_000.0 + LOOK_SECONDS)
+    assert rejected_in(str(tmp_path)) == {Certificate(root.der).identity}
 
 
 def test_what_is_not_read_of_a_trust_folder(

@@ -111,7 +111,7 @@ def test_without_tlsconfig() -> None:
         with taddons.context(Aia()) as context:
             ours = context.master.addons.get("aia")
             context.options.aia_cache = "memory"
-            context.master.addons.trigger(SimpleNamespace(name="running", args=list))
+            ours.running()
             context.master.addons.remove(ours)
 
     asyncio.run(main())

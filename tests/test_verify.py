@@ -265,6 +265,9 @@ def test_fullchain(world: World, verify: InspectionCli) -> None:
     two = verify(file, file, "--fullchain", out)
     assert (two.status, two.out) == (3, "")
     assert "--fullchain is for one file, and there are 2" in two.err
+    folder = verify(verify.folder, "--fullchain", out, "--json")
+    assert (folder.status, folder.out) == (3, "")
+    assert "--fullchain is for one file, and there are" in folder.err
 
 
 def test_many_files(world: World, verify: InspectionCli) -> None:

@@ -104,7 +104,10 @@ class Aia:
         for commands in self._commands:
             loader.master.commands.collect_commands(commands)
         if (flaw := incompatibility()) is not None:
+            # At the start that is the end. Later, or in a program with mitmproxy in it, nothing
+            # is watched.
             logger.error(flaw)
+            self._turns.clear()
         elif (flaw := quic_incompatibility()) is not None:
             logger.warning(f"{flaw}; until then QUIC is as without the addon")
         else:

@@ -71,8 +71,11 @@ class CacheCommands:
         """Forget all intermediates, in memory and in the cache."""
 
         async def clear() -> str:
-            number = await self._tiers.clear()
-            self._forget()
+            try:
+                number = await self._tiers.clear()
+            finally:
+                # What is in memory is gone, whatever the cache says.
+                self._forget()
             return f"{_were(number)} forgotten"
 
         self._background.run(clear())

@@ -30,8 +30,8 @@ def read_certificates(data: bytes) -> tuple[Certificate, ...]:
 
 
 def pieces(data: bytes) -> Iterator[Certificate | None]:
-    """The same piece by piece, each read when it is taken; None is one that is no certificate. The
-    ValueError comes in the end."""
+    """The same piece by piece, each read when it is taken. None is a place to pause: what was no
+    certificate, or the end of a block. The ValueError comes in the end."""
     if not data:
         raise ValueError("is empty")
     damage: ValueError | None = None

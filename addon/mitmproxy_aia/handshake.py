@@ -94,7 +94,7 @@ class _Handshake:
 
     @property
     def ours(self) -> bool:
-        """Nor if another addon has taken it upon itself to judge the server of our connection."""
+        """False also if another addon has taken it upon itself to judge this server."""
         return self._connection is self._layer.tls and is_forgiving(self._connection)
 
     def driven(self) -> _Handshake:

@@ -11,7 +11,7 @@ from mitmproxy_aia import __version__
 
 CONFIGURATION = "openssl.cnf"
 _HELP = "use a mitmproxy that it was tested with, or a newer mitmproxy-aia"
-_HELP_WITHCONFIGURATION = "change that, or name another file in OPENSSL_CONF"
+_HELP_WITH_CONFIGURATION = "change that, or name another file in OPENSSL_CONF"
 
 
 class Lacking(Exception):
@@ -42,7 +42,7 @@ def first_flaw(checks: Checks) -> str | None:
             lacking = isinstance(error, Lacking)
             # What the check itself could not even do is a change as well.
             what = str(error) if lacking else f"fails: {type(error).__name__}: {error}"
-            helps = _HELP_WITHCONFIGURATION if package == CONFIGURATION else _HELP
+            helps = _HELP_WITH_CONFIGURATION if package == CONFIGURATION else _HELP
             whose = f"{package} {_version(package)}".strip()
             line = f"mitmproxy-aia {__version__} cannot work with {whose}: {what}"
             return " ".join(f"{line}; {helps}".split())

@@ -273,7 +273,8 @@ def _verified(good: int, context: Any) -> int:
     index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
     ssl = _lib.X509_STORE_CTX_get_ex_data(context, index)
     connections: Any = SSL.Connection._reverse_mapping
-    method = _forgiving.get(connections.get(ssl))
+    connection = connections.get(ssl)
+    method = _forgiving.get(connection) if connection is not None else None
     decide = method() if method is not None else None
     code = _lib.X509_STORE_CTX_get_error(context)
     depth = _lib.X509_STORE_CTX_get_error_depth(context)

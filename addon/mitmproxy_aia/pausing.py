@@ -7,7 +7,8 @@ libraries that do handshakes is a `Handshake`: see `handshake` for OpenSSL, `qui
 
 The verdict starts as "failed" and becomes "verified" in one place, `_Watch._decide`.
 
-What happens during a pause waits in mitmproxy's layer until it is over, at most `aia_timeout`:
+What happens during a pause waits in mitmproxy's layer until it is over, at most `aia_timeout` and
+`completion.GRACE`:
 
 - The server sends something. A little of it is kept (see `waiting`); datagrams beyond that are
   lost, and who sends a stream beyond that is refused.
@@ -122,8 +123,7 @@ class Handshake(Protocol):
         not known to be about the server, so that mitmproxy is to see the error."""
 
     def verifier(self) -> Verifier:
-        """What judges paths to this server. Raises ValueError if it cannot be asked for by its
-        name."""
+        """What judges paths to this server. Raises ValueError if OpenSSL does not take its name."""
 
     def presented(self) -> Iterator[Certificate]:
         """What the server sent, leaf first. Asked after `verifier`, which may be told of the leaf.

@@ -11,6 +11,8 @@ import contextlib
 import functools
 import os
 import re
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,9 @@ _TRUSTED = re.compile(
 )
 _REJECT = 0xA0
 """[0] in OpenSSL's X509_CERT_AUX (crypto/x509/x_x509a.c)."""
+LOOK_SECONDS = 60.0
+"""How often the files of a folder are read again: nobody could tell whether one has changed but by
+looking at each."""
 _FOR_SERVERS = (
     bytes.fromhex("06082b06010505070301"),  # serverAuth
     bytes.fromhex("0604551d2500"),  # anyExtendedKeyUsage
@@ -42,12 +47,13 @@ def rejected_in(*places: str | None) -> frozenset[Identity]:
             status = os.stat(path)
         except (OSError, ValueError):
             continue
-        found |= _rejected_in(path, status.st_mtime_ns, status.st_size)
+        look = time.monotonic() // LOOK_SECONDS if stat.S_ISDIR(status.st_mode) else 0.0
+        found |= _rejected_in(path, status.st_mtime_ns, status.st_size, look)
     return found
 
 
 @functools.lru_cache(maxsize=8)
-def _rejected_in(place: str, _changed: int, _size: int) -> frozenset[Identity]:
+def _rejected_in(place: str, _changed: int, _size: int, _look: float) -> frozenset[Identity]:
     path, files, found = Path(place), list[Path](), set[Identity]()
     # Whoever may not read it has not trusted it either, or finds it by its name alone. With too
     # many open files it is another matter: nothing may be taken for "rejects nobody" then.

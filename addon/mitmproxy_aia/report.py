@@ -15,7 +15,7 @@ from mitmproxy_aia.drawing import draw
 from mitmproxy_aia.history import History, Record
 from mitmproxy_aia.names import printable
 from mitmproxy_aia.remedies import full_chain
-from mitmproxy_aia.times import moment
+from mitmproxy_aia.times import iso
 
 VERSION = 1
 MAX_PLACE = 2_000
@@ -29,8 +29,8 @@ def report(history: History, now: datetime.datetime) -> Json:
     return {
         "version": VERSION,
         "program": f"mitmproxy-aia {__version__}",
-        "started": moment(history.started),
-        "written": moment(now),
+        "started": iso(history.started),
+        "written": iso(now),
         "complete_handshakes": history.complete,
         "forgotten_servers": history.forgotten,
         "servers": [_server(record) for record in history.records()],
@@ -66,9 +66,9 @@ def _server(record: Record) -> Json:
             "broken": record.broken,
             "complete": record.complete,
         },
-        "first": moment(record.first),
-        "last": moment(record.last),
-        "mended": moment(record.mended) if record.mended else None,
+        "first": iso(record.first),
+        "last": iso(record.last),
+        "mended": iso(record.mended) if record.mended else None,
         "protocol": record.protocol,
         "refused": record.audit or not record.path,
         "reason": record.reason,
@@ -86,6 +86,6 @@ def _certificate(certificate: Certificate) -> Json:
         "sha256": certificate.fingerprint.hex(),
         "subject": certificate.full_name,
         "issuer": certificate.full_issuer,
-        "not_before": moment(certificate.not_before),
-        "not_after": moment(certificate.not_after),
+        "not_before": iso(certificate.not_before),
+        "not_after": iso(certificate.not_after),
     }

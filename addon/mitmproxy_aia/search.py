@@ -117,7 +117,8 @@ class Search:
 
     def run(self) -> Generator[None, None, None]:
         """Searches until a path is verified, everything was tried or the limits are met.
-        Yields between pieces of work that take well below a millisecond each."""
+        Yields between pieces of work that take well below a millisecond each, unless a path was
+        judged, which takes what OpenSSL takes: up to five times `costs.MOST` for a bad one."""
         if not self._graph.has_candidates:
             self._glance()
             if self.verified:

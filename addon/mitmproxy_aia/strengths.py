@@ -19,26 +19,26 @@ from mitmproxy_aia.loaded import der_of
 CAPACITY = 1_000
 """Chains. One is for each leaf, and takes as many bytes as its certificates in DER."""
 
-Chain = tuple[str, tuple[bytes, ...]]
+Key = tuple[str, tuple[bytes, ...]]
 
-_strong: dict[Chain, None] = {}
+_strong: dict[Key, None] = {}
 _changing = threading.Lock()
 
 
-def chain_at(ciphers: str, chain: Sequence[crypto.X509]) -> Chain:
+def key_of(ciphers: str, chain: Sequence[crypto.X509]) -> Key:
     """`chain`, target first and anchor last, at the level that libssl takes from these ciphers."""
     return ciphers, tuple(map(der_of, chain))
 
 
-def is_strong(chain: Chain) -> bool:
+def is_strong(key: Key) -> bool:
     """Whether it was remembered."""
-    return chain in _strong
+    return key in _strong
 
 
-def remember(chain: Chain) -> None:
+def remember(key: Key) -> None:
     """libssl has just verified it."""
     with _changing:
-        _strong[chain] = None
+        _strong[key] = None
         if len(_strong) > CAPACITY:
             del _strong[next(iter(_strong))]
 

@@ -9,7 +9,7 @@ from mitmproxy_aia.der import content
 _UTC_TIME = 0x17
 
 
-def moment(time: datetime.datetime) -> str:
+def iso(time: datetime.datetime) -> str:
     """ISO 8601, in UTC."""
     return time.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 

@@ -120,11 +120,12 @@ class Verifier:
 
     @property
     def signatures(self) -> int:
-        """How many signature checks there were so far, at most."""
+        """How many signatures are in the chains that were verified so far. OpenSSL checks those of
+        a bad path up to five times over: it is asked again for what is wrong, and of a part."""
         return self._signatures
 
     def fault_above(self, certificate: Certificate) -> Fault | None:
-        """None if the trust store has an anchor above `certificate`, or is it itself."""
+        """None if `certificate` is a trust anchor, or the trust store has one above it."""
         return self._found_above(certificate)[1]
 
     def step(self, certificate: Certificate, issuer: Certificate) -> Fault | None:
@@ -244,14 +245,14 @@ class Verifier:
         store = openssl.store_of(trusted, partial=partial, at=self._at)
         openssl.ask_for_servers(store, self._parameters)
         self._signatures += len(chain)
-        sent, strength = chain[:-1] or chain, strengths.chain_at(self._ciphers, chain)
-        if strengths.is_strong(strength):
+        sent, key = chain[:-1] or chain, strengths.key_of(self._ciphers, chain)
+        if strengths.is_strong(key):
             result = openssl.verify(store, sent, [*chain, *trusted])
             if result[1] is None:
                 return result
         built, fault = rehearse(store, sent, self._ciphers)
-        if fault is None and strengths.chain_at(self._ciphers, built) == strength:
-            strengths.remember(strength)
+        if fault is None and strengths.key_of(self._ciphers, built) == key:
+            strengths.remember(key)
         return built, fault
 
     def _verify(self, store: crypto.X509Store, chain: Chain) -> Result:

@@ -7,13 +7,11 @@ from collections.abc import Callable
 
 from mitmproxy_aia.ccadb import MOZILLA_REPORT
 from mitmproxy_aia.cli import filling, managing
+from mitmproxy_aia.cli.configuration import CONFDIR
 from mitmproxy_aia.cli.views import FIELDS
 
 Command = Callable[[argparse.Namespace], int]
 Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-CONFDIR = "~/.mitmproxy"
-"""mitmproxy's own default."""
 
 _CACHE = """\
 What is in a cache is only proposed: every path is verified when it is used.

@@ -86,8 +86,7 @@ async def _inspect(
     """In the order of the targets."""
     results: dict[Target, Result] = {}
     waiting = iter(targets)
-    # Its limits are there for strangers' names; these are the user's.
-    resolve = Resolver(len(targets) + options.jobs, len(targets) + options.jobs)
+    resolve = Resolver()
     async with opened_tiers(options) as tiers:
         try:
             inspector = Inspector(

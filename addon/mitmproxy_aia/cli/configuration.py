@@ -11,6 +11,9 @@ _NAMES = "config.yaml", "config.yml"
 _OPTION = "aia_cache"
 _HELP = "with --cache it is not looked at"
 
+CONFDIR = "~/.mitmproxy"
+"""mitmproxy's own default."""
+
 
 def configured_cache(confdir: Path) -> tuple[str, Path] | None:
     """The value of `aia_cache` in `confdir`, and the file that says so. None if none does.

@@ -12,18 +12,17 @@ from pathlib import Path
 
 from mitmproxy_aia.bundle import save
 from mitmproxy_aia.cli import pictures
+from mitmproxy_aia.cli.configuration import CONFDIR
 from mitmproxy_aia.cli.result_json import as_json
 from mitmproxy_aia.cli.terminal import CommandError, complain
 from mitmproxy_aia.egress import Policy
 from mitmproxy_aia.inspection.results import Result, Verdict
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.remedies import full_chain
-from mitmproxy_aia.sources.caches import from_home, where
+from mitmproxy_aia.sources.caches import Where, from_home, where
 from mitmproxy_aia.tiers import Tiers
 
 OFFLINE = "--offline"
-CONFDIR = "~/.mitmproxy"
-"""mitmproxy's own default."""
 
 
 def limits_of(options: argparse.Namespace) -> Limits:
@@ -49,18 +48,26 @@ def _tiers(options: argparse.Namespace, at: datetime.datetime | None) -> Tiers:
     try:
         policy = Policy.parse(options.allow, options.deny)
         tiers = Tiers(lambda: options.timeout, lambda: policy, tuple, lambda: frozen, at=at)
-        paths = [from_home(Path(path)) for path in options.intermediates]
-        tiers.set(where(options.cache, Path(CONFDIR)), paths)
+        paths = [_named(path) for path in options.intermediates]
+        tiers.set(_cache(options.cache), paths)
     except (OSError, ValueError) as error:
-        raise CommandError(_flag(str(error))) from error
+        # It begins with the name of the proxy's option.
+        raise CommandError(str(error).replace("aia_", "--", 1)) from error
     return tiers
 
 
-def _flag(text: str) -> str:
-    """The same of the options of the command line."""
-    for name in "intermediates", "allow", "deny", "cache":
-        text = text.replace(f"aia_{name}", f"--{name}")
-    return text
+def _named(path: str) -> Path:
+    try:
+        return from_home(Path(path))
+    except ValueError as error:
+        raise CommandError(f"--intermediates: {error}") from error
+
+
+def _cache(named: str) -> Where:
+    try:
+        return where(named, Path(CONFDIR))
+    except ValueError as error:
+        raise CommandError(f"--cache: {error}") from error
 
 
 def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ from typing import Any
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.inspection.results import Inspection, Result
 from mitmproxy_aia.remedies import full_chain
-from mitmproxy_aia.times import moment
+from mitmproxy_aia.times import iso
 
 VERSION = 1
 
@@ -61,7 +61,7 @@ def _inspection(inspection: Inspection | None) -> dict[str, Any]:
     origins = {found.certificate: found.origin for found in inspection.found}
     return {
         "reason": inspection.reason,
-        "at": moment(inspection.at),
+        "at": iso(inspection.at),
         "faults": [asdict(fault) for fault in inspection.faults],
         "presented": [_certificate(each) for each in inspection.presented],
         "path": [
@@ -89,6 +89,6 @@ def _certificate(certificate: Certificate) -> dict[str, Any]:
         "sha256": certificate.fingerprint.hex(),
         "subject": certificate.full_name,
         "issuer": certificate.full_issuer,
-        "not_before": moment(certificate.not_before),
-        "not_after": moment(certificate.not_after),
+        "not_before": iso(certificate.not_before),
+        "not_after": iso(certificate.not_after),
     }

@@ -18,7 +18,7 @@ from mitmproxy_aia.inspection.inspector import Inspector
 from mitmproxy_aia.inspection.results import Result
 from mitmproxy_aia.inspection.targets import canonical_host
 from mitmproxy_aia.sources import Attempt, Budget, Found, IssuerSource
-from mitmproxy_aia.times import moment
+from mitmproxy_aia.times import iso
 from mitmproxy_aia.trust import Trust
 
 
@@ -28,10 +28,8 @@ def verify(options: argparse.Namespace) -> int:
         openssl.parameters_for(host or None)  # OpenSSL 4 does not take every name.
     except ValueError as error:
         raise CommandError(f"--host: {error}") from error
-    if options.fullchain and len(options.file) > 1:
-        raise CommandError(f"--fullchain is for one file, and there are {len(options.file):,}")
     trust = Trust(options.trust)
-    words = trust.words if options.at is None else f"{trust.words}, at {moment(options.at)}"
+    words = trust.words if options.at is None else f"{trust.words}, at {iso(options.at)}"
     return finish(asyncio.run(_verify(host, trust, options)), words, options)
 
 
@@ -46,10 +44,16 @@ async def _verify(host: str, trust: Trust, options: argparse.Namespace) -> list[
             inspector = Inspector(trust, sources, limits_of(options), at=at)
         except OSError as error:
             raise CommandError(f"--trust: {error}") from error
-        results = [await _inspect(inspector, source, host) for source in inputs(options.file)]
-    if not results:
+        return [await _inspect(inspector, source, host) for source in _chosen(options)]
+
+
+def _chosen(options: argparse.Namespace) -> list[Input | CommandError]:
+    chosen = [*inputs(options.file)]
+    if not chosen:
         raise CommandError(f"there is no file in {', '.join(options.file)}")
-    return results
+    if options.fullchain and len(chosen) > 1:
+        raise CommandError(f"--fullchain is for one file, and there are {len(chosen):,}")
+    return chosen
 
 
 async def _inspect(inspector: Inspector, source: Input | CommandError, host: str) -> Result:

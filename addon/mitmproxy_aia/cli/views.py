@@ -15,7 +15,7 @@ from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.cli.terminal import RED, Column, Line, count, table
 from mitmproxy_aia.names import one_line
-from mitmproxy_aia.times import moment
+from mitmproxy_aia.times import iso
 
 SHORT = 8
 """Hexadecimal digits of a fingerprint in a table: enough to name one of 100,000."""
@@ -86,12 +86,12 @@ def as_fields(entry: Entry) -> dict[str, str | None]:
         certificate.fingerprint.hex(),
         certificate.full_name,
         certificate.full_issuer,
-        moment(certificate.not_before),
-        moment(certificate.not_after),
+        iso(certificate.not_before),
+        iso(certificate.not_after),
         None if key_identifier is None else key_identifier.hex(),
         entry.origin,
-        moment(entry.first_used),
-        moment(entry.last_used),
+        iso(entry.first_used),
+        iso(entry.last_used),
     )
     return dict(zip(FIELDS, values, strict=True))
 
@@ -106,16 +106,16 @@ def in_full(entry: Entry, now: datetime.datetime) -> Iterator[str]:
         "Issuer": certificate.full_issuer,
         "SHA-256": certificate.fingerprint.hex(),
         "Serial number": f"{certificate.x509.serial_number:x}",
-        "Not before": moment(certificate.not_before),
-        "Not after": moment(certificate.not_after)
+        "Not before": iso(certificate.not_before),
+        "Not after": iso(certificate.not_after)
         + (" (expired)" if certificate.not_after < now else ""),
         "Key": _key(certificate),
         "Key id": key_identifier.hex() if key_identifier else "none",
         "Issuer key id": issuers_key.hex() if issuers_key else "none",
         "caIssuers": " ".join(certificate.ca_issuers) or "none",
         "Origin": entry.origin,
-        "First use": moment(entry.first_used),
-        "Last use": moment(entry.last_used),
+        "First use": iso(entry.first_used),
+        "Last use": iso(entry.last_used),
     }
     # A fingerprint has just room in a line of 80 columns.
     for name, value in facts.items():

@@ -18,8 +18,8 @@ from mitmproxy_aia.sources import Attempt, Budget, Found
 from mitmproxy_aia.sources.download_errors import (
     DownloadError,
     Failures,
-    Outcome,
     UsedUp,
+    WhyNot,
 )
 from mitmproxy_aia.sources.slots import Place, Slots
 
@@ -57,7 +57,7 @@ class _Flight:
         self.askers = 0
         self.started = time.monotonic()
         self.seconds = 0.0
-        self.result: tuple[Certificate, ...] | Outcome = "was given up"
+        self.result: tuple[Certificate, ...] | WhyNot = "was given up"
         self.task: asyncio.Task[None]
 
     @property

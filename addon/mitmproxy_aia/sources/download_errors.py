@@ -16,7 +16,7 @@ BRIEFLY = 5.0
 """Seconds for which one is remembered that is perhaps not the URL's."""
 FAILURES_REMEMBERED = 1_000
 
-Outcome = str | Refusal
+WhyNot = str | Refusal
 """Why not."""
 
 
@@ -26,7 +26,7 @@ class DownloadError(OSError):
     remembered = FAILURE_REMEMBERED
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> WhyNot:
         return str(self)
 
 
@@ -61,7 +61,7 @@ class Refused(NotTried):
             self.remembered = BRIEFLY
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> WhyNot:
         return self.refusal
 
 
@@ -72,7 +72,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 class _Failure:
     """`at` and `until` are in seconds of time.monotonic()."""
 
-    outcome: Outcome
+    outcome: WhyNot
     at: float
     until: float
 
@@ -93,7 +93,7 @@ class Failures(Generic[_Key]):
         while len(self._failures) > FAILURES_REMEMBERED:
             self._failures.popitem(last=False)
 
-    def get(self, key: _Key) -> tuple[float, Outcome] | None:
+    def get(self, key: _Key) -> tuple[float, WhyNot] | None:
         """How many seconds ago it failed, and why, if that still counts."""
         failure = self._failures.get(key)
         if failure is None:
