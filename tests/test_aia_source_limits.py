@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 from dataclasses import replace
 from types import CoroutineType
 
@@ -529,6 +530,29 @@ def test_waiting_for_its_turn_is_given_up(root: Issued, monkeypatch: pytest.Monk
         await settle()
         assert web.asked == [A]
         assert (await every_attempt(source, leaf(root, B)))[0].found
+
+    run(test())
+
+
+def test_answer_that_does_not_come_after_waiting_for_its_turn(
+    root: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are told: it is no fault of the URL that others had to end first."""
+    web = Web(root)
+    monkeypatch.setattr(aia, "SHARE", 1)
+    source = AiaSource(web)
+
+    async def test() -> None:
+        gate = asyncio.Event()
+        web.answers = {A: gate, B: asyncio.Event()}
+        first = asyncio.ensure_future(every_attempt(source, leaf(root, A)))
+        await settle()
+        asyncio.get_running_loop().call_later(0.2, gate.set)
+        (late,) = await every_attempt(source, leaf(root, B), budget(seconds=0.4))
+        words = r"gave no answer in 0\.[12] s \(and waited for other downloads for 0\.[23] s\)"
+        assert re.fullmatch(words, late.outcome)
+        assert (await first)[0].found
+        source.close()
 
     run(test())
 

@@ -515,18 +515,26 @@ def test_name_that_only_aioquic_takes(
     assert (asked.established, asked.outcomes, caplog.records) == (False, [], [])
 
 
-@pytest.mark.parametrize("error", [AssertionError, asyncio.CancelledError, BaseException])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AssertionError(), "AssertionError"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (BaseException(), "BaseException"),
+        (IndexError("list index out of range"), "its messages make no sense"),
+    ],
+)
 def test_aioquic_breaks_down(
-    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, words: str
 ) -> None:
-    """Whatever it is, and with no word to it: the same."""
+    """Whatever it is, and with no word to it, or one that means nothing to a person: the same."""
 
     def broken(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(aioquic.tls.Context, "_check_certificate_verify_signature", broken)
     done = wire(tmp_path, root, root.issue())
-    assert done.verdict == f"the handshake failed ({error.__name__})"
+    assert done.verdict == f"the handshake failed ({words})"
     assert (done.established, done.handshakes) == (False, 0)
 
 

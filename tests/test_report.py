@@ -14,6 +14,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from mitmproxy import exceptions, types
 from mitmproxy.test import taddons
 
@@ -227,6 +229,17 @@ def test_odd_names(schema: Any, tmp_path: Path, report: Report) -> None:
     assert "<script>" in result.out
 
 
+def test_long_names(schema: Any) -> None:
+    """Of a subject as long as a certificate may be, 2,000 characters are told."""
+    unit = x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "\x01" * 60)
+    long = Certificate(ROOT.issue(x509.Name(50 * [unit])).der)
+    history = History()
+    history.note("a:443", dataclasses.replace(broken(), presented=(long,)))
+    text = as_json(history, NOW)
+    schema.validate(json.loads(text))
+    assert len(json.loads(text)["servers"][0]["presented"][0]["subject"]) == 2_000
+
+
 def test_times(schema: Any) -> None:
     """In UTC and to the second."""
     history = History(now=Clock())
@@ -265,7 +278,6 @@ def test_the_schema_says_all(schema: Any) -> None:
 @pytest.mark.parametrize(
     ("servers", "fail_on", "status"),
     [
-        ((), "incomplete", 0),
         (("complete",), "incomplete", 0),
         (("complete", "incomplete"), "incomplete", 1),
         (("incomplete", "broken", "complete"), "incomplete", 2),
@@ -282,6 +294,18 @@ def test_exit_status(
     assert report(written(tmp_path, *servers), *flags).status == status
     result = report(tmp_path / "report.json", *flags, "--json")
     assert (result.status, json.loads(result.out)["status"]) == (status, status)
+
+
+@pytest.mark.parametrize("complete", [0, 1])
+def test_nothing_has_happened(tmp_path: Path, report: Report, complete: int) -> None:
+    """Where every server was out of reach, or the addon was not there, CI is not to go on."""
+    content = json.loads(as_json(History(), NOW)) | {"complete_handshakes": complete}
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(content))
+    result = report(path, "--fail-on", "incomplete")
+    assert result.status == (0 if complete else 3)
+    assert ("tells of no chain at all" in result.err) == (not complete)
+    assert report(path).status == 0
 
 
 def test_the_table(tmp_path: Path, report: Report) -> None:

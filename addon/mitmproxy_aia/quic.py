@@ -140,7 +140,10 @@ class _Handshake:
     def failure(self, error: BaseException) -> Objection:
         """aioquic reads what the server sends with `cryptography`, and has no words for it if
         that cannot be read. mitmproxy would have crashed, and let the client wait."""
-        return Objection(f"the handshake failed ({_text_of(error)})", curable=False)
+        # Its own words would be about its lists and types.
+        lost = isinstance(error, (AttributeError, LookupError, TypeError))
+        what = "its messages make no sense" if lost else _text_of(error)
+        return Objection(f"the handshake failed ({what})", curable=False)
 
     def _ask(self, chain: Iterable[x509.Certificate]) -> Objection | None:
         """What aioquic has against the server's certificate with `chain` above it."""

@@ -13,13 +13,15 @@ from mitmproxy_aia import __version__
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.drawing import draw
 from mitmproxy_aia.history import History, Record
-from mitmproxy_aia.names import printable
+from mitmproxy_aia.names import cut, printable
 from mitmproxy_aia.remedies import full_chain
 from mitmproxy_aia.times import iso
 
 VERSION = 1
 MAX_PLACE = 2_000
 """Characters of a URL."""
+MAX_NAME = 2_000
+"""Characters of a subject. A stranger's may have a hundred times as many, six bytes each."""
 
 Json = dict[str, Any]
 
@@ -45,11 +47,11 @@ def as_json(history: History, now: datetime.datetime) -> str:
 def _server(record: Record) -> Json:
     places = {item.certificate: item for item in record.found}
     missing = [
-        _certificate(item.certificate) | {"found": printable(item.place, MAX_PLACE)}
+        in_json(item.certificate) | {"found": printable(item.place, MAX_PLACE)}
         for item in record.found
     ]
     path = [
-        _certificate(each)
+        in_json(each)
         | {
             "presented": each in record.presented,
             "origin": printable(places[each].origin, MAX_PLACE) if each in places else None,
@@ -73,7 +75,7 @@ def _server(record: Record) -> Json:
         "refused": record.audit or not record.path,
         "reason": record.reason,
         "seconds": round(record.seconds, 4),
-        "presented": [_certificate(each) for each in record.presented],
+        "presented": [in_json(each) for each in record.presented],
         "presented_left_out": record.left_out,
         "missing": missing,
         "path": path,
@@ -81,11 +83,12 @@ def _server(record: Record) -> Json:
     }
 
 
-def _certificate(certificate: Certificate) -> Json:
+def in_json(certificate: Certificate) -> Json:
+    """What other programs are told of it."""
     return {
         "sha256": certificate.fingerprint.hex(),
-        "subject": certificate.full_name,
-        "issuer": certificate.full_issuer,
+        "subject": cut(certificate.full_name, MAX_NAME),
+        "issuer": cut(certificate.full_issuer, MAX_NAME),
         "not_before": iso(certificate.not_before),
         "not_after": iso(certificate.not_after),
     }

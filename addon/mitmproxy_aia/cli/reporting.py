@@ -42,9 +42,15 @@ class Server:
 
 
 def report(options: argparse.Namespace) -> int:
-    """The worst verdict as the exit status, if it is at least `--fail-on`; otherwise 0."""
+    """The worst verdict as the exit status, if it is at least `--fail-on`; otherwise 0. Raises
+    CommandError also where that would be 0 because nothing has happened at all."""
     content = _read(options.file)
     servers = _servers(content)
+    if options.fail_on and not servers and content.get("complete_handshakes") == 0:
+        raise CommandError(
+            f"{_named(options.file)} tells of no chain at all, good or bad, so nothing can be said "
+            "of them: did the proxy reach any server, and was the addon loaded?"
+        )
     worst = max((server.verdict for server in servers), key=_STATUS.__getitem__, default="complete")
     failed = bool(options.fail_on) and _STATUS[worst] >= _STATUS[options.fail_on]
     status = _STATUS[worst] if failed else 0
@@ -83,7 +89,7 @@ def _view(servers: Sequence[Server], content: dict[str, Any]) -> Iterator[str]:
 
 def _read(file: str) -> dict[str, Any]:
     """Raises CommandError, which names the file and what is wrong with it."""
-    name = "stdin" if file == STDIN else one_line(file)
+    name = _named(file)
     try:
         if file == STDIN:
             data = sys.stdin.buffer.read(MAX_REPORT + 1)
@@ -116,6 +122,10 @@ def _read(file: str) -> dict[str, Any]:
             f"{name} is a damaged report ({type(error).__name__}: {error})"
         ) from error
     return content
+
+
+def _named(file: str) -> str:
+    return "stdin" if file == STDIN else one_line(file)
 
 
 def _servers(content: dict[str, Any]) -> list[Server]:

@@ -28,9 +28,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.inspection.results import Inspection, Result
 from mitmproxy_aia.remedies import full_chain
+from mitmproxy_aia.report import in_json
 from mitmproxy_aia.times import iso
 
 VERSION = 1
@@ -63,10 +63,9 @@ def _inspection(inspection: Inspection | None) -> dict[str, Any]:
         "reason": inspection.reason,
         "at": iso(inspection.at),
         "faults": [asdict(fault) for fault in inspection.faults],
-        "presented": [_certificate(each) for each in inspection.presented],
+        "presented": [in_json(each) for each in inspection.presented],
         "path": [
-            _certificate(each)
-            | {"presented": each in inspection.presented, "origin": origins.get(each)}
+            in_json(each) | {"presented": each in inspection.presented, "origin": origins.get(each)}
             for each in inspection.path
         ],
         "attempts": [
@@ -81,14 +80,4 @@ def _inspection(inspection: Inspection | None) -> dict[str, Any]:
         "notes": list(outcome.notes if outcome else ()),
         "seconds": round(outcome.seconds if outcome else 0.0, 3),
         "full_chain": full_chain(inspection.to_send),
-    }
-
-
-def _certificate(certificate: Certificate) -> dict[str, Any]:
-    return {
-        "sha256": certificate.fingerprint.hex(),
-        "subject": certificate.full_name,
-        "issuer": certificate.full_issuer,
-        "not_before": iso(certificate.not_before),
-        "not_after": iso(certificate.not_after),
     }

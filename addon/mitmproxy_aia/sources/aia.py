@@ -26,6 +26,8 @@ from mitmproxy_aia.sources.slots import Place, Slots
 URLS_PER_CERTIFICATE = 5
 PATIENCE = 0.5
 """Seconds of waiting for one URL until the next one is tried beside it."""
+TOLD = 0.1
+"""Seconds of waiting for a turn that are worth telling."""
 MAX_DOWNLOADS = 256
 """Downloads at the same time."""
 SHARE = 16
@@ -45,7 +47,8 @@ never had by another through it."""
 class _Flight:
     """One download, shared by all who want the same at the same time.
 
-    `result` is what came of it, certificates or why not, when its `task` is done. `used_up` is
+    `in_line` is how many seconds it waited for its turn, once it had that. `result` is what came
+    of it, certificates or why not, when its `task` is done. `used_up` is
     whether it failed of the share of `payer`, on whose behalf it is.
     """
 
@@ -56,6 +59,7 @@ class _Flight:
         self.used_up = False
         self.askers = 0
         self.started = time.monotonic()
+        self.in_line: float | None = None
         self.seconds = 0.0
         self.result: tuple[Certificate, ...] | WhyNot = "was given up"
         self.task: asyncio.Task[None]
@@ -69,8 +73,7 @@ class _Flight:
         where = printable(self.url)
         if not self.task.done():
             waited = time.monotonic() - self.started
-            what = "gave no answer in" if self.place.held else "waited for other downloads for"
-            return Attempt(where, f"{what} {waited:.1f} s", seconds=waited)
+            return Attempt(where, self._no_answer(waited), seconds=waited)
         if isinstance(self.result, Refusal):
             return Attempt(where, self.result.words(server), seconds=self.seconds, refused=True)
         if isinstance(self.result, str):
@@ -79,6 +82,13 @@ class _Flight:
         more = f" and {len(self.result) - 3} more" if len(self.result) > 3 else ""
         found = tuple(Found(certificate, where) for certificate in self.result)
         return Attempt(where, f"gave {names}{more}", found, self.seconds)
+
+    def _no_answer(self, waited: float) -> str:
+        in_line = f"waited for other downloads for {self.in_line or waited:.1f} s"
+        if self.in_line is None:
+            return in_line
+        what = f"gave no answer in {waited - self.in_line:.1f} s"
+        return f"{what} (and {in_line})" if self.in_line >= TOLD else what
 
 
 class AiaSource:
@@ -218,6 +228,7 @@ class AiaSource:
     async def _fly(self, flight: _Flight, server: Server) -> None:
         try:
             await flight.place.entered.wait()
+            flight.in_line = time.monotonic() - flight.started
             flight.result = await self._download(flight.url, server)
         except DownloadError as error:
             flight.result = error.outcome
