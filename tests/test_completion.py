@@ -857,6 +857,26 @@ def test_frozen(root: Issued) -> None:
     assert reason.endswith("(AIA: 0 downloads for a reason)")
 
 
+def test_frozen_with_a_known_issuer(root: Issued) -> None:
+    """What is missing is above that, and nothing is said of a download in its place."""
+
+    class Curious(Shelf):
+        async def fetch_issuers(
+            self, certificate: Certificate, budget: Budget
+        ) -> AsyncGenerator[Attempt, None]:
+            yield Attempt(certificate.name, "was asked for")
+
+    ca = authority("Stranger").issue("CA", ca=True)
+    source = Curious(known=[ca])
+    frozen, thawed = (
+        complete([ca.issue()], root, source, limits=Limits(frozen=why)).reason
+        for why in ("a reason", "")
+    )
+    missing = "unable to get local issuer certificate"
+    assert frozen == f"{missing} (AIA: CN=CA was asked for)"
+    assert thawed == f"{missing} (AIA: CN=CA was asked for; CN=Lab Leaf was asked for)"
+
+
 def test_what_lies_in_a_file_is_not_kept(root: Issued) -> None:
     """The user has named the file, and may take it away again."""
     leaf, lower, upper = line(root, 2)

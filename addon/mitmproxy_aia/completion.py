@@ -217,7 +217,10 @@ class Completion:
         waiting = [
             certificate
             for certificate in self._search.reached
-            if certificate not in self._asked and self._search.may_grow(certificate)
+            if certificate not in self._asked
+            and self._search.may_grow(certificate)
+            # That another issuer is not downloaded would hide what is missing above the known one.
+            and not (budget.frozen and self._search.has_issuer(certificate))
         ]
         too_deep = [each for each in waiting if self._nesting.get(each, 0) >= self._limits.nesting]
         if too_deep:

@@ -157,6 +157,10 @@ class Search:
                     self.add(candidate, presented=False)
             return
 
+    def has_issuer(self, certificate: Certificate) -> bool:
+        """Whether a good step leads on from `certificate`."""
+        return bool(self._graph.issuers(certificate))
+
     def may_grow(self, certificate: Certificate) -> bool:
         """Whether an issuer of `certificate`, which was reached, could still be of use: not
         if it is self-signed, nor if every path to it has a fault of its own."""
