@@ -204,7 +204,8 @@ def test_show_of_nothing(cache: CacheCli, text: str) -> None:
     cache.put(A)
     result = cache("show", text)
     assert (result.out, result.status) == ("", 1)
-    assert result.err == f"mitmproxy-aia: {text!r} fits no certificate in {cache.path}\n"
+    hint = " (of a fingerprint it takes 4 digits)" if text == "00" else ""
+    assert result.err == f"mitmproxy-aia: {text!r} fits no certificate in {cache.path}{hint}\n"
 
 
 @pytest.mark.parametrize("text", ["", "  "])

@@ -209,6 +209,31 @@ def test_redis_is_stopped_and_started_under_load(
             assert "Traceback" not in proxy.log
 
 
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ("redis://127.0.0.1:1/0", "The cache redis://127.0.0.1:1/0 cannot be reached"),
+        ("folder", "folder is not a file; new issuers are remembered in memory only"),
+        ("other", "other belongs to another program"),
+    ],
+)
+def test_a_cache_of_no_use_is_named_at_the_start(
+    root: Issued, tmp_path: Path, cache: str, words: str
+) -> None:
+    """Before any server needs it; but not where nothing is to be completed."""
+    (tmp_path / "folder").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "other")) as other:
+        other.execute("CREATE TABLE other (x)")
+        other.commit()
+    place = cache if ":" in cache else tmp_path / cache
+    with (
+        proxy_for(root, tmp_path / "a", aia_cache=place) as proxy,
+        proxy_for(root, tmp_path / "b", aia_cache=place, aia_mode="off") as off,
+    ):
+        proxy.wait_for(re.escape(words))
+        assert words not in off.log
+
+
 @pytest.mark.parametrize("suffix", ["crt", "txt", "p7c"])
 def test_a_file_dropped_into_a_folder(
     root: Issued, ca: CaIssuersServer, tmp_path: Path, suffix: str

@@ -45,6 +45,10 @@ def test_end_before_all_is_imported() -> None:
             assert "Traceback" not in proxy.log
 
 
+async def try_cache() -> None:
+    """There is none."""
+
+
 def broken() -> None:
     raise AttributeError("module 'httpx' has no attribute 'ReadError'")
 
@@ -117,7 +121,7 @@ def test_prepared(flaw: str | None, monkeypatch: Patch, caplog: pytest.LogCaptur
     monkeypatch.setattr(preparation, "download_incompatibility", looked)
 
     async def main() -> None:
-        prepared = Preparation()
+        prepared = Preparation(try_cache)
         prepared.begin()
         assert await asyncio.to_thread(done.wait, PATIENT)
         await asyncio.sleep(0.05)
@@ -133,7 +137,7 @@ def test_end_of_a_preparation(monkeypatch: Patch) -> None:
     monkeypatch.setattr(preparation, "download_incompatibility", broken)
 
     async def main(*, end: bool) -> Preparation:
-        prepared = Preparation()
+        prepared = Preparation(try_cache)
         prepared.begin()
         await asyncio.sleep(0)
         if end:
@@ -142,4 +146,4 @@ def test_end_of_a_preparation(monkeypatch: Patch) -> None:
 
     for end in (True, False):
         asyncio.run(main(end=end)).end()
-    Preparation().end()
+    Preparation(try_cache).end()

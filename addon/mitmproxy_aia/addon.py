@@ -71,7 +71,7 @@ class Aia:
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
-        self._preparation = Preparation()
+        self._preparation = Preparation(self._try_cache)
         self._reports = ReportFiles(self.history)
         self._page = Page(
             self.history,
@@ -210,6 +210,10 @@ class Aia:
         self._preparation.end()
         self._tiers.close()
         self._reports.finish(report)
+
+    async def _try_cache(self) -> None:
+        if self._settings.mode != "off":
+            await self._tiers.try_cache()
 
     def _begin(
         self, conn: connection.Server, presented: Iterable[Certificate], verifier: Verifier

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mitmproxy_aia import selftest
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.completion import Completion, Outcome
 from mitmproxy_aia.egress import Policy, Server
 from mitmproxy_aia.limits import Limits
-from mitmproxy_aia.sources import ClosableSource, Found, IssuerSource
+from mitmproxy_aia.sources import Budget, ClosableSource, Found, IssuerSource
 from mitmproxy_aia.sources.aia import AiaSource, Download
 from mitmproxy_aia.sources.caches import MEMORY_ONLY, Where, open_cache, open_source
 from mitmproxy_aia.sources.late import LateDownloader
 from mitmproxy_aia.sources.memory import MemorySource
 from mitmproxy_aia.verification import Verifier
+
+TRY_SECONDS = 2.0
+"""That a cache has to answer a first question."""
 
 
 class Tiers:
@@ -87,6 +92,20 @@ class Tiers:
         completion = Completion(presented, verifier, self.sources, limits, lambda: server)
         outcome = completion.complete_at_once()
         return outcome if outcome.verified else await completion.complete()
+
+    async def try_cache(self) -> None:
+        """Asks the cache once. What is wrong with it is then logged now, and not when the first
+        server needs it."""
+        if (cache := self._cache) is None:
+            return
+        unknown, _ = selftest.leaf_and_stranger()
+        cache.known_issuers(unknown)
+        # Without a download to follow it takes no lease.
+        async with contextlib.aclosing(
+            cache.fetch_issuers(unknown, Budget(time.monotonic() + TRY_SECONDS, downloads=0))
+        ) as answers:
+            async for _ in answers:
+                pass
 
     def keep(self, found: Sequence[Found]) -> None:
         """Remembers intermediates of a verified path."""

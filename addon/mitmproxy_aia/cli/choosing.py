@@ -28,7 +28,9 @@ class Choice:
     def problem(self, cache: str) -> str:
         """Why this is not one certificate; empty if it is. `cache` is its name."""
         if not self.fingerprints:
-            return f"{self.text!r} fits no certificate in {cache}"
+            short = 0 < len(self.text) < LEAST_DIGITS and _HEXADECIMAL.issuperset(self.text.lower())
+            hint = f" (of a fingerprint it takes {LEAST_DIGITS} digits)" if short else ""
+            return f"{self.text!r} fits no certificate in {cache}{hint}"
         if len(self.fingerprints) > 1:
             return f"{self.text!r} fits {count(len(self.fingerprints), 'certificate')}"
         return ""

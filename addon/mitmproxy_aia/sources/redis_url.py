@@ -37,6 +37,7 @@ PARAMETERS = frozenset(
 changes the kind of answers, like `decode_responses`, is not among them."""
 
 # redis-py loses the OSError, so that its number has to be taken from the text.
+_NO_DATABASE = "DB index is out of range"
 _NOT_CONNECTED = re.compile(r"Error (?:(-?\d+) )?connecting to ")
 
 
@@ -63,7 +64,8 @@ def check_url(url: str) -> None:
         raise ValueError(f"the Redis URL {redacted(url)} names no host")
     database = parts.path.strip("/")
     if database and not (database.isascii() and database.isdigit()):
-        raise ValueError(f"the Redis URL {redacted(url)} has a database that is not a number")
+        where = redacted(url).rpartition("/")[0]
+        raise ValueError(f"the Redis URL {where}/... has a database that is not a number")
     for name in parse_qs(parts.query, keep_blank_values=True):
         if name not in PARAMETERS and not name.startswith("ssl_"):
             raise ValueError(f"the Redis URL {redacted(url)} has a parameter that is not known")
@@ -148,6 +150,8 @@ def said_of(error: BaseException) -> str:
     for cause in causes:
         if isinstance(cause, redis.AuthenticationError):
             return "refused the user or the password"
+        if isinstance(cause, redis.ResponseError) and str(cause) == _NO_DATABASE:
+            return "has no database of this number"
         if isinstance(cause, redis.ResponseError):
             return f"answered with an error ({type(cause).__name__})"
         if isinstance(cause, redis.InvalidResponse | ValueError):
@@ -158,6 +162,8 @@ def said_of(error: BaseException) -> str:
             return _not_connected(int(match[1] or 0))
         if isinstance(cause, OSError):
             return _not_connected(cause.errno or 0)
+    if any(isinstance(cause, redis.ConnectionError) for cause in causes):
+        return "has hung up: it may be no Redis"
     return f"failed ({type(error).__name__})"
 
 
