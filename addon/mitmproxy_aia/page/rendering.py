@@ -74,8 +74,9 @@ class ServerView:
                 "authority that its clients trust."
             )
         return (
-            "Whoever issued the certificate has the missing intermediate, too. Put it below what "
-            "is known of the chain: leaf first, and no root. If it is a root, and your browser "
+            "Whoever issued the certificate has the missing intermediate, too. The server should "
+            "send it below what is known of the chain: leaf first, and no root. Until it does, "
+            "mitmproxy takes the file as aia_intermediates. If it is a root, and your browser "
             "trusts it, add it to the roots of mitmproxy (see ssl_verify_upstream_trusted_ca)."
         )
 
