@@ -15,6 +15,7 @@ from mitmproxy.hooks import DoneHook
 from mitmproxy.proxy import events, tunnel
 from mitmproxy.proxy.layers import quic as layers
 from mitmproxy.test import taddons
+from OpenSSL import SSL
 
 import mitmproxy_aia.addon
 from mitmproxy_aia import Aia
@@ -26,6 +27,14 @@ from tests.test_compatibility import Patch, Without, generator, gone, other, pla
 def test_compatible() -> None:
     """Nothing is lacking in what the tests run with, however often it is looked at."""
     assert [quic_incompatibility() for _ in range(3)] == [None] * 3
+
+
+def test_leaves_no_error_behind() -> None:
+    """A TLS connection would be blamed for what OpenSSL still has to say of a signature."""
+    ssl: Any = SSL
+    ssl._lib.ERR_clear_error()
+    assert (incompatibility(), quic_incompatibility()) == (None, None)
+    assert ssl._lib.ERR_peek_error() == 0
 
 
 def believes(**_: object) -> None:

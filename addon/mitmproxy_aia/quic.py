@@ -173,6 +173,9 @@ class _Handshake:
         except BaseException:
             logger.exception("verifying the certificate of a QUIC server failed")
             return _BROKEN
+        finally:
+            # A failed signature leaves entries, and a TLS connection would be blamed for them.
+            openssl.clear_errors()
         return None
 
     def verifier(self) -> Verifier:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mitmproxy_aia import selftest
+from mitmproxy_aia import openssl, selftest
 from mitmproxy_aia.compatibility import layer_at_work, layer_methods
 from mitmproxy_aia.lacking import Lacking, first_flaw, get, part, takes
 
@@ -88,4 +88,6 @@ def _says_no(verify_certificate: Any) -> None:
     except get("aioquic.tls", "Alert") as alert:
         if get("mitmproxy_aia.quic", "is_curable")(alert):
             return
+    finally:
+        openssl.clear_errors()
     raise Lacking("aioquic.tls.verify_certificate does not say what OpenSSL has said")
