@@ -80,6 +80,12 @@ class Budget:
     when_done: list[Callable[[], None]] = field(default_factory=list)
 
 
+async def no_attempts() -> AsyncGenerator[Attempt, None]:
+    """What a source fetches that knows at once all that it ever will."""
+    for attempt in tuple[Attempt, ...]():
+        yield attempt
+
+
 class IssuerSource(Protocol):
     """After BoringSSL's CertIssuerSource (pki/cert_issuer_source.h): what is known at once is
     asked for first, and what has to be waited for only when that is exhausted."""

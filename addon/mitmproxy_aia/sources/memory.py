@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from mitmproxy_aia.cache import Entry
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.sources import Attempt, Budget, Found
+from mitmproxy_aia.sources import Attempt, Budget, Found, no_attempts
 
 NAME = "memory"
 CAPACITY = 2_000
@@ -39,13 +39,10 @@ class MemorySource:
             if issuer in self._kept
         ]
 
-    async def fetch_issuers(
+    def fetch_issuers(
         self, certificate: Certificate, budget: Budget
     ) -> AsyncGenerator[Attempt, None]:
-        """Nothing to wait for."""
-        nothing: tuple[Attempt, ...] = ()
-        for attempt in nothing:
-            yield attempt
+        return no_attempts()
 
     def keep(self, found: Sequence[Found]) -> None:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)

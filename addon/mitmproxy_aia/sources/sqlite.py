@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from mitmproxy_aia.cache import CacheError, Entry
 from mitmproxy_aia.certificates import Certificate
-from mitmproxy_aia.sources import Attempt, Budget, Found
+from mitmproxy_aia.sources import Attempt, Budget, Found, no_attempts
 from mitmproxy_aia.sources.sqlite_cache import resolved
 from mitmproxy_aia.sources.sqlite_errors import Locked
 from mitmproxy_aia.sources.sqlite_file import open_to_read
@@ -57,13 +57,10 @@ class SqliteSource:
             self._writer.note(entry.certificate.fingerprint, entry.last_used.timestamp())
         return [Found(entry.certificate, entry.origin, cache=self.name) for entry in entries]
 
-    async def fetch_issuers(
+    def fetch_issuers(
         self, certificate: Certificate, budget: Budget
     ) -> AsyncGenerator[Attempt, None]:
-        """Nothing to wait for."""
-        nothing: tuple[Attempt, ...] = ()
-        for attempt in nothing:
-            yield attempt
+        return no_attempts()
 
     def keep(self, found: Sequence[Found]) -> None:
         now = datetime.datetime.now(datetime.UTC)
