@@ -45,10 +45,6 @@ def test_end_before_all_is_imported() -> None:
             assert "Traceback" not in proxy.log
 
 
-async def try_cache() -> None:
-    """There is none."""
-
-
 def broken() -> None:
     raise AttributeError("module 'httpx' has no attribute 'ReadError'")
 
@@ -121,7 +117,7 @@ def test_prepared(flaw: str | None, monkeypatch: Patch, caplog: pytest.LogCaptur
     monkeypatch.setattr(preparation, "download_incompatibility", looked)
 
     async def main() -> None:
-        prepared = Preparation(try_cache)
+        prepared = Preparation()
         prepared.begin()
         assert await asyncio.to_thread(done.wait, PATIENT)
         await asyncio.sleep(0.05)
@@ -137,7 +133,7 @@ def test_end_of_a_preparation(monkeypatch: Patch) -> None:
     monkeypatch.setattr(preparation, "download_incompatibility", broken)
 
     async def main(*, end: bool) -> Preparation:
-        prepared = Preparation(try_cache)
+        prepared = Preparation()
         prepared.begin()
         await asyncio.sleep(0)
         if end:
@@ -146,4 +142,4 @@ def test_end_of_a_preparation(monkeypatch: Patch) -> None:
 
     for end in (True, False):
         asyncio.run(main(end=end)).end()
-    Preparation(try_cache).end()
+    Preparation().end()

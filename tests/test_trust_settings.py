@@ -291,6 +291,37 @@ def test_trust_folder_is_read_again(
     assert rejected_in(str(tmp_path)) == {Certificate(root.der).identity}
 
 
+@pytest.mark.parametrize(
+    ("option", "content", "words"),
+    [
+        ("ca", None, r"\S+roots cannot be read \(No such file or directory\)"),
+        ("ca", b"junk", r"\S+roots holds no trusted roots: it is not a certificate"),
+        (
+            "ca",
+            "DER",
+            r"\S+roots is not PEM, .*; no server can be verified",
+        ),
+        ("confdir", None, r"\S+roots is no folder with roots"),
+    ],
+)
+def test_roots_that_mitmproxy_cannot_load(
+    root: Issued, tmp_path: Path, option: str, content: bytes | str | None, words: str
+) -> None:
+    """One line at the start, before many with each connection."""
+    place = tmp_path / "roots"
+    if content is not None:
+        place.write_bytes(content if isinstance(content, bytes) else root.der)
+    name = f"ssl_verify_upstream_trusted_{option}"
+    with (
+        Proxy(options={name: str(place)}) as proxy,
+        Proxy(options={name: str(place), "ssl_insecure": "true"}) as insecure,
+        Proxy(trust=[root]) as good,
+    ):
+        proxy.wait_for(rf"{name}: {words}")
+        for other in insecure, good:
+            assert name not in other.log
+
+
 def test_what_is_not_read_of_a_trust_folder(
     root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

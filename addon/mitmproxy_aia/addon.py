@@ -24,7 +24,7 @@ from mitmproxy_aia.history import History
 from mitmproxy_aia.metrics import Metrics
 from mitmproxy_aia.options import NAMES, Settings, add_options
 from mitmproxy_aia.page.serving import Page, settings_in_force
-from mitmproxy_aia.preparation import Preparation
+from mitmproxy_aia.preparation import Preparation, look_at_roots
 from mitmproxy_aia.quic_compatibility import quic_incompatibility
 from mitmproxy_aia.recent import Recent
 from mitmproxy_aia.report_files import ReportFiles
@@ -71,7 +71,7 @@ class Aia:
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
         self._turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
-        self._preparation = Preparation(self._try_cache)
+        self._preparation = Preparation(self._try_cache, look_at_roots)
         self._reports = ReportFiles(self.history)
         self._page = Page(
             self.history,

@@ -4,6 +4,7 @@ downloads go through."""
 from __future__ import annotations
 
 import datetime
+import os
 from dataclasses import dataclass
 
 import certifi
@@ -70,6 +71,28 @@ class Trust:
         except (ValueError, crypto.Error) as error:
             openssl.clear_errors()
             raise OSError(f"{shown} holds no trusted roots: it {error}") from error
+
+
+def flaw_of_file(file: str) -> str:
+    """Why mitmproxy cannot load the roots in `file`, of which it speaks with each connection, and
+    in many lines; empty if it can. It takes PEM only."""
+    try:
+        SSL.Context(SSL.TLS_CLIENT_METHOD).load_verify_locations(file)
+        return ""
+    except SSL.Error:
+        openssl.clear_errors()
+    try:
+        Trust(file).context()
+    except OSError as error:
+        what = str(error)
+    else:
+        what = f"{printable(file, 4096)} is not PEM, and mitmproxy takes nothing else"
+    return f"{what}; no server can be verified"
+
+
+def flaw_of_folder(folder: str) -> str:
+    """The same of a folder. OpenSSL does not mind if there is none."""
+    return "" if os.path.isdir(folder) else f"{printable(folder, 4096)} is no folder with roots"
 
 
 def store_of(context: SSL.Context) -> crypto.X509Store:
