@@ -382,6 +382,11 @@ def test_groups_of_servers() -> None:
     assert server("2606:4700::1").group == server("2606:4700:0:ffff::2").group
     assert server("2606:4700::1").group != server("2606:4701::1").group
     assert server("127.0.0.1", port=1).group != server("127.0.0.1", port=2).group
+    assert server("10.0.0.1", port=1).group == server("10.0.0.1", port=2).group
+    assert server("10.0.0.1").group != server("10.0.0.2").group
+    assert server("fd00::1").group != server("fd00::2").group
+    here = [Server("a", ipaddress.ip_address("10.0.0.1"), port, here=True) for port in (1, 2)]
+    assert here[0].group != here[1].group
     assert Server("a.b.example").group == Server("c.b.example").group != NOBODY.group
 
 

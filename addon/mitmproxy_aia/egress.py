@@ -95,14 +95,16 @@ class Server:
 
     @property
     def group(self) -> Hashable:
-        """Servers of one group have one share of the downloads. Addresses are dear in public,
-        and ports are not; an IPv6 address is not either."""
+        """Servers of one group have one share of the downloads. Ports are had for nothing, and
+        addresses are dear in public, but for those of IPv6. On this machine the ports may be
+        those of servers elsewhere, forwarded."""
         if self.address is None:
             return site(self.name)
         address = bare(self.address)
-        if self.permits is not Space.PUBLIC:
+        if self.here or address.is_loopback:
             return address, self.port
-        return address if address.version == 4 else int(address) >> 80
+        wide = address.version == 6 and self.permits is Space.PUBLIC
+        return int(address) >> 80 if wide else address
 
 
 _REGISTRIES = frozenset(
