@@ -137,7 +137,7 @@ def test_a_real_report(reporting: World, tmp_path: Path, schema: Any, report: Re
     assert (missing["refused"], missing["protocol"], missing["mended"]) == (False, "TLS", None)
     result = report(tmp_path / "report.json", "--fail-on", "incomplete")
     assert result.status == 2
-    assert result.out.splitlines()[-2:] == [
+    assert result.out.splitlines()[-3:-1] == [
         "3 servers with a fault: 1 broken, 1 incomplete, 1 mended",
         "2 handshakes with complete chains",
     ]
@@ -311,7 +311,7 @@ def test_nothing_has_happened(tmp_path: Path, report: Report, complete: int) -> 
 def test_the_table(tmp_path: Path, report: Report) -> None:
     """The worst comes first, and each says what is missing or why."""
     result = report(written(tmp_path, "complete", "incomplete", "broken"))
-    head, *rows, empty, summary, _ = result.out.splitlines()
+    head, *rows, empty, summary, _, _ = result.out.splitlines()
     assert head.split() == ["VERDICT", "SERVER", "DETAIL"]
     assert [row.split()[:2] for row in rows] == [
         ["BROKEN", "broken-2.example:443"],
@@ -322,8 +322,11 @@ def test_the_table(tmp_path: Path, report: Report) -> None:
     assert "forgot CN=Lab Intermediate" in rows[1]
     assert empty == ""
     assert summary == "3 servers with a fault: 1 broken, 1 incomplete, 1 mended"
-    assert report(written(tmp_path)).out == (
+    path = written(tmp_path)
+    started = json.loads(path.read_text())["started"]
+    assert report(path).out == (
         "0 servers with a fault\n0 handshakes with complete chains\n"
+        f"seen from {started} to 2026-11-02T03:04:05Z\n"
     )
 
 
@@ -441,6 +444,7 @@ def test_a_report_without_a_number_that_it_can_do_without(tmp_path: Path, report
     """The servers are what counts."""
     path = written(tmp_path, "incomplete")
     content = json.loads(path.read_text()) | {"complete_handshakes": "many"}
+    del content["started"]
     path.write_text(json.dumps(content))
     assert report(path).out.endswith("1 server with a fault: 1 incomplete\n")
 

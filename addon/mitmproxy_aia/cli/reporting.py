@@ -85,6 +85,10 @@ def _view(servers: Sequence[Server], content: dict[str, Any]) -> Iterator[str]:
     yield paint(f"{summary}: {', '.join(told)}" if told else summary, BOLD, sys.stdout)
     if isinstance(complete, int):
         yield f"{count(complete, 'handshake')} with complete chains"
+    times = content.get("started"), content.get("written")
+    if all(isinstance(time, str) for time in times):
+        # Or one would take the report of yesterday for that of a run that did not even begin.
+        yield one_line("seen from {} to {}".format(*times))
 
 
 def _read(file: str) -> dict[str, Any]:
