@@ -10,7 +10,7 @@ from typing import Protocol
 from mitmproxy_aia.certificates import Certificate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What a cache keeps of one intermediate.
 

@@ -211,6 +211,8 @@ class Verifier:
             fault = None if fault.code == errors.CERT_REJECTED else fault
         if fault is None:
             self._anchors.remember(certificate, chain)
+            # With one object for each anchor, of which nothing has to be read again.
+            chain = self._anchors.above(certificate) or chain
         return chain, fault
 
     def _rejection(self, path: Path) -> Fault | None:

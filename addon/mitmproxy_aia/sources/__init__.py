@@ -14,7 +14,7 @@ from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.egress import NOBODY, Server
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A certificate that may be an issuer, and where it came from.
 
@@ -41,7 +41,7 @@ class Found:
         return f"at {self.origin}" if self.cache else self.place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try to get an issuer, and what came of it.
 

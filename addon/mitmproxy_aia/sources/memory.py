@@ -22,14 +22,14 @@ class MemorySource:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._kept: OrderedDict[Certificate, Entry] = OrderedDict()
-        self._by_subject: dict[bytes, dict[Certificate, None]] = {}
+        self._by_subject: dict[bytes, tuple[Certificate, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def known_issuers(self, certificate: Certificate) -> Sequence[Found]:
         now = datetime.datetime.now(datetime.UTC)
-        named = list(self._by_subject.get(certificate.issuer, ()))
+        named = self._by_subject.get(certificate.issuer, ())
         for issuer in named:
             if issuer.not_after < now:
                 self._drop(issuer)
@@ -52,10 +52,11 @@ class MemorySource:
             if kept is None:
                 certificate.let_go()
                 self._kept[certificate] = Entry(certificate, item.origin, now, now)
+                named = self._by_subject.get(certificate.subject, ())
+                self._by_subject[certificate.subject] = (*named, certificate)
             elif kept.last_used != now:
                 self._kept[certificate] = dataclasses.replace(kept, last_used=now)
             self._kept.move_to_end(certificate)
-            self._by_subject.setdefault(certificate.subject, {})[certificate] = None
         while len(self._kept) > self._capacity:
             self._drop(next(iter(self._kept)))
 
@@ -69,7 +70,6 @@ class MemorySource:
 
     def _drop(self, certificate: Certificate) -> None:
         del self._kept[certificate]
-        named = self._by_subject[certificate.subject]
-        del named[certificate]
-        if not named:
-            del self._by_subject[certificate.subject]
+        named = self._by_subject.pop(certificate.subject)
+        if others := tuple(each for each in named if each != certificate):
+            self._by_subject[certificate.subject] = others
