@@ -313,9 +313,10 @@ def test_roots_that_mitmproxy_cannot_load(
         place.write_bytes(content if isinstance(content, bytes) else root.der)
     name = f"ssl_verify_upstream_trusted_{option}"
     with (
-        Proxy(options={name: str(place)}) as proxy,
         Proxy(options={name: str(place), "ssl_insecure": "true"}) as insecure,
         Proxy(trust=[root]) as good,
+        # The last: what the others would have to say, they have said before.
+        Proxy(options={name: str(place)}) as proxy,
     ):
         proxy.wait_for(rf"{name}: {words}")
         for other in insecure, good:

@@ -87,11 +87,12 @@ class Slots:
         """And on whose account. None if nobody who waits may have more."""
         first, best = None, (self._each, 0)
         for target, places in self._waiting.items():
-            most = self._most(target)
+            if not (most := self._most(target)):
+                continue
             for place in places:
                 for payer in place.payers:
                     rank = self._payers.get(payer, 0), place.number
-                    if rank < min(best, (most, 0)):
+                    if rank[0] < most and rank < best:
                         first, best = (place, payer), rank
         return first
 
