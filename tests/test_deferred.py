@@ -4,7 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,9 +38,11 @@ def test_bad_value_at_the_start(settings: list[str], message: str) -> None:
     assert message in said[0]
 
 
-def _started(*settings: str) -> list[str]:
-    """What a mitmdump says that ends because of these."""
-    command = [str(Path(sys.executable).parent / "mitmdump"), "-s", str(ADDON), "-p", "0"]
+def _started(*settings: str, scripts: Sequence[Path] = ()) -> list[str]:
+    """What a mitmdump says that ends because of these. `scripts` come before the addon."""
+    command = [str(Path(sys.executable).parent / "mitmdump"), "-p", "0"]
+    for script in [*scripts, ADDON]:
+        command += ["-s", str(script)]
     for setting in settings:
         command += ["--set", setting]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -123,6 +125,65 @@ def test_every_option_has_a_kind() -> None:
         "true or false",
         "a list of texts",
     }
+
+
+def test_bad_value_of_another_script(tmp_path: Path) -> None:
+    """It would keep this addon from being loaded, without a word. It is named as well."""
+    other = tmp_path / "other.py"
+    other.write_text(
+        "def load(loader):\n    loader.add_option('other_number', int, 1, 'A number.')\n"
+    )
+    said = _started("other_number=x", scripts=[other])
+    assert any("other_number takes a number, and not 'x'" in line for line in said)
+
+
+def test_bad_value_stays() -> None:
+    """Who loads the script once more is told once more, and not left with a default."""
+
+    def load(context: taddons.context) -> list[str]:
+        context.options.deferred.update({"aia_mode": 5, "aia_learn": "x", "aia_timeout": "7"})
+        told = []
+        for _ in range(2):
+            with pytest.raises(exceptions.OptionsError) as caught:
+                context.master.addons.add(Aia())
+            told.append(str(caught.value))
+        assert context.options.aia_timeout == "7"
+        return told
+
+    first, second = _in_mitmproxy(load)
+    assert first == second
+    assert "aia_mode takes" in first
+
+
+def test_all_options_at_once() -> None:
+    """A change that mitmproxy takes back is one, also if it is of all options."""
+
+    def change(context: taddons.context) -> None:
+        addon = Aia()
+        context.master.addons.add(addon)
+        everything = set(context.options.keys())
+        addon.configure(everything)
+        context.options._options["aia_timeout"].value = "0"
+        with pytest.raises(exceptions.OptionsError, match="aia_timeout takes"):
+            addon.configure(everything)
+
+    _in_mitmproxy(change)
+
+
+def test_added_again() -> None:
+    """After it was removed, it hears of the options as at first."""
+
+    def again(context: taddons.context) -> list[str]:
+        addon, modes = Aia(), []
+        context.options.deferred["aia_cache"] = "memory"
+        for _ in range(2):
+            context.master.addons.add(addon)
+            addon.running()
+            modes.append(addon._settings.mode)
+            context.master.addons.remove(addon)
+        return modes
+
+    assert _in_mitmproxy(again) == ["complete", "complete"]
 
 
 def _in_mitmproxy(work: Callable[[taddons.context], _Result]) -> _Result:

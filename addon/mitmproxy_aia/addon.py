@@ -117,11 +117,11 @@ class Aia:
     def configure(self, updated: set[str]) -> None:
         if not (updated & NAMES or "confdir" in updated):
             return
-        self._configured = True
+        first, self._configured = not self._configured, True
         try:
             self._set()
         except exceptions.OptionsError as error:
-            if set(updated) != set(ctx.options.keys()):
+            if not first or set(updated) != set(ctx.options.keys()):
                 raise
             # No change that mitmproxy would take back, but the start. It would show with it all
             # that has led to it, and it says all by itself.
@@ -203,7 +203,7 @@ class Aia:
             logger.exception("completing a certificate chain failed")
 
     def done(self) -> None:
-        report, self._settings = self._settings.report, OFF
+        report, self._settings, self._configured = self._settings.report, OFF, False
         for turn in self._turns:
             turn.give_back()
         self._page.close()

@@ -14,14 +14,19 @@ from mitmproxy import ctx, exceptions
 from mitmproxy_aia.options import NAMES
 
 _PREFIX = "aia_"
+_KINDS = {bool: "true or false", int: "a number", str: "a text", list: "a list of texts"}
+"""By the type of what an option is as long as nobody sets it."""
 
 
 def take() -> list[str]:
-    """Gives our options these values. Returns what is wrong with those that do not fit."""
+    """Gives our options these values. Returns what is wrong with those that do not fit, also of
+    scripts that were loaded before: mitmproxy would stumble over them once more, with us."""
     deferred, flaws = ctx.options.deferred, []
-    others = {name: value for name, value in deferred.items() if name not in NAMES}
-    ours = {name: deferred[name] for name in sorted(NAMES & deferred.keys())}
-    for name, value in ours.items():
+    kept = dict(deferred)
+    for name in sorted(kept):
+        if name not in ctx.options:
+            continue
+        value = kept[name]
         deferred.clear()
         # YAML reads what has no quotes as a number.
         is_number = name == "aia_timeout" and type(value) in (int, float)
@@ -30,8 +35,10 @@ def take() -> list[str]:
             ctx.options.process_deferred()
         except (exceptions.OptionsError, TypeError):
             flaws.append(f"{name} takes {_kind(name)}, and not {_given(value)}")
+        else:
+            del kept[name]
     deferred.clear()
-    deferred.update(others)
+    deferred.update(kept)
     return flaws
 
 
@@ -42,10 +49,7 @@ def unknown() -> list[str]:
 
 
 def _kind(name: str) -> str:
-    default = getattr(ctx.options, name)
-    if isinstance(default, bool):
-        return "true or false"
-    return "a text" if isinstance(default, str) else "a list of texts"
+    return _KINDS.get(type(getattr(ctx.options, name)), "another kind of value")
 
 
 def _given(value: object) -> str:
