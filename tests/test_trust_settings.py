@@ -1,9 +1,11 @@
 """What the machine says of trust, beyond the certificates: OpenSSL's own configuration, and
 trust settings inside a trust file. A completed chain is held to it as a presented one is."""
 
+import contextlib
 import os
 import resource
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mitmproxy_aia.certificates import Certificate
 from mitmproxy_aia.rejections import LOOK_SECONDS, rejected, rejected_in
+from mitmproxy_aia.trust import flaw_of_folder
+from tests.conftest import World
 from tests.lab import (
     CaIssuersServer,
     Issued,
@@ -299,8 +303,9 @@ def test_trust_folder_is_read_again(
         (
             "ca",
             "DER",
-            r"\S+roots is not PEM, .*; no server can be verified",
+            r"\S+roots is not PEM from end to end, .*; no server can be verified",
         ),
+        ("ca", b"", r"\S+roots is a folder"),
         ("confdir", None, r"\S+roots is no folder with roots"),
     ],
 )
@@ -309,7 +314,9 @@ def test_roots_that_mitmproxy_cannot_load(
 ) -> None:
     """One line at the start, before many with each connection."""
     place = tmp_path / "roots"
-    if content is not None:
+    if content == b"":
+        place.mkdir()
+    elif content is not None:
         place.write_bytes(content if isinstance(content, bytes) else root.der)
     name = f"ssl_verify_upstream_trusted_{option}"
     with (
@@ -321,6 +328,33 @@ def test_roots_that_mitmproxy_cannot_load(
         proxy.wait_for(rf"{name}: {words}")
         for other in insecure, good:
             assert name not in other.log
+
+
+def test_roots_from_a_pipe(root: Issued, ca: CaIssuersServer, tmp_path: Path) -> None:
+    """As `--set ssl_verify_upstream_trusted_ca=<(cat ...)`: nobody reads them before mitmproxy."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    options = {"ssl_verify_upstream_trusted_ca": str(pipe)}
+    with Proxy(options=options) as proxy, TlsServer(root.issue()) as server:
+        # It would be read after half a second.
+        time.sleep(1)
+        writer = threading.Thread(target=pipe.write_bytes, args=[root.pem])
+        writer.start()
+        try:
+            assert World(root, ca, proxy).get(server.url()).status == 200
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+            writer.join()
+
+
+def test_several_trust_folders(tmp_path: Path) -> None:
+    """As OpenSSL takes them, with colons."""
+    assert flaw_of_folder(f"{tmp_path}{os.pathsep}{tmp_path}") == ""
+    missing = tmp_path / "missing"
+    assert (
+        flaw_of_folder(f"{tmp_path}{os.pathsep}{missing}") == f"{missing} is no folder with roots"
+    )
 
 
 def test_what_is_not_read_of_a_trust_folder(

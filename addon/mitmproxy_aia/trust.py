@@ -75,7 +75,9 @@ class Trust:
 
 def flaw_of_file(file: str) -> str:
     """Why mitmproxy cannot load the roots in `file`, of which it speaks with each connection, and
-    in many lines; empty if it can. It takes PEM only."""
+    in many lines; empty if it can. A pipe is not looked into: it can be read once."""
+    if os.path.exists(file) and not os.path.isfile(file):
+        return f"{printable(file, 4096)} is a folder" if os.path.isdir(file) else ""
     try:
         SSL.Context(SSL.TLS_CLIENT_METHOD).load_verify_locations(file)
         return ""
@@ -86,13 +88,16 @@ def flaw_of_file(file: str) -> str:
     except OSError as error:
         what = str(error)
     else:
-        what = f"{printable(file, 4096)} is not PEM, and mitmproxy takes nothing else"
+        # We are less strict.
+        what = f"{printable(file, 4096)} is not PEM from end to end, as mitmproxy wants it"
     return f"{what}; no server can be verified"
 
 
-def flaw_of_folder(folder: str) -> str:
-    """The same of a folder. OpenSSL does not mind if there is none."""
-    return "" if os.path.isdir(folder) else f"{printable(folder, 4096)} is no folder with roots"
+def flaw_of_folder(folders: str) -> str:
+    """The same of folders, with colons between them (os.pathsep). OpenSSL does not mind if there
+    are none."""
+    missing = [each for each in folders.split(os.pathsep) if each and not os.path.isdir(each)]
+    return f"{printable(missing[0], 4096)} is no folder with roots" if missing else ""
 
 
 def store_of(context: SSL.Context) -> crypto.X509Store:
