@@ -134,7 +134,7 @@ def test_bad_value_of_another_script(tmp_path: Path) -> None:
         "def load(loader):\n    loader.add_option('other_number', int, 1, 'A number.')\n"
     )
     said = _started("other_number=x", scripts=[other])
-    assert any("other_number takes a number, and not 'x'" in line for line in said)
+    assert any("other_number: Not an integer: x" in line for line in said)
 
 
 def test_bad_value_stays() -> None:

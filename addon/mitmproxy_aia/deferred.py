@@ -14,7 +14,7 @@ from mitmproxy import ctx, exceptions
 from mitmproxy_aia.options import NAMES
 
 _PREFIX = "aia_"
-_KINDS = {bool: "true or false", int: "a number", str: "a text", list: "a list of texts"}
+_KINDS = {bool: "true or false", str: "a text", list: "a list of texts"}
 """By the type of what an option is as long as nobody sets it."""
 
 
@@ -33,8 +33,12 @@ def take() -> list[str]:
         deferred[name] = str(value) if is_number else value
         try:
             ctx.options.process_deferred()
-        except (exceptions.OptionsError, TypeError):
-            flaws.append(f"{name} takes {_kind(name)}, and not {_given(value)}")
+        except (exceptions.OptionsError, TypeError) as error:
+            if name in NAMES:
+                flaws.append(f"{name} takes {_kind(name)}, and not {_given(value)}")
+            else:
+                # It may also be that script which has said no.
+                flaws.append(f"{name}: {error}")
         else:
             del kept[name]
     deferred.clear()
@@ -49,7 +53,7 @@ def unknown() -> list[str]:
 
 
 def _kind(name: str) -> str:
-    return _KINDS.get(type(getattr(ctx.options, name)), "another kind of value")
+    return _KINDS[type(getattr(ctx.options, name))]
 
 
 def _given(value: object) -> str:
