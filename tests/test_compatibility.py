@@ -336,7 +336,7 @@ def test_refuses_to_start(missing: str) -> None:
 
 
 def test_does_nothing_where_it_cannot_work(monkeypatch: Patch) -> None:
-    """In a program with mitmproxy in it nothing ends; each handshake is as without the addon."""
+    """Added later it ends nothing, and each handshake is as without the addon."""
     monkeypatch.setattr(mitmproxy_aia.addon, "incompatibility", lambda: "mitmproxy has changed")
 
     async def main() -> None:

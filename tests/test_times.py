@@ -32,6 +32,6 @@ def test_no_time(text: str) -> None:
 
 
 def test_moment_of_another_zone() -> None:
-    """It is the same iso."""
+    """It is the same moment."""
     zone = datetime.timezone(datetime.timedelta(hours=2))
     assert iso(datetime.datetime(2026, 1, 1, 1, tzinfo=zone)) == "2025-12-31T23:00:00Z"

@@ -104,8 +104,7 @@ class Aia:
         for commands in self._commands:
             loader.master.commands.collect_commands(commands)
         if (flaw := incompatibility()) is not None:
-            # At the start that is the end. Later, or in a program with mitmproxy in it, nothing
-            # is watched.
+            # At the start that is the end. Where mitmproxy goes on, nothing is watched.
             logger.error(flaw)
             self._turns.clear()
         elif (flaw := quic_incompatibility()) is not None:

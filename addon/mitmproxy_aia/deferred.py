@@ -53,6 +53,8 @@ def unknown() -> list[str]:
 
 
 def _kind(name: str) -> str:
+    if name == "aia_timeout":
+        return "a number of seconds"
     return _KINDS[type(getattr(ctx.options, name))]
 
 
