@@ -548,8 +548,8 @@ def test_answer_that_does_not_come_after_waiting_for_its_turn(
         first = asyncio.ensure_future(every_attempt(source, leaf(root, A)))
         await settle()
         asyncio.get_running_loop().call_later(0.2, gate.set)
-        (late,) = await every_attempt(source, leaf(root, B), budget(seconds=0.4))
-        words = r"gave no answer in 0\.[12] s \(and waited for other downloads for 0\.[23] s\)"
+        (late,) = await every_attempt(source, leaf(root, B), budget(seconds=1.5))
+        words = r"gave no answer in \d\.\d s \(and waited for other downloads for \d\.\d s\)"
         assert re.fullmatch(words, late.outcome)
         assert (await first)[0].found
         source.close()
