@@ -70,7 +70,7 @@ class Aia:
         self._announcements = Announcements()
         self._learned = Recent(LEARNED, LEARNED_FOR)
         self._annotations = Annotations(lambda: self._settings.annotate)
-        self._turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
+        self._turns: list[Turn] = []
         self._preparation = Preparation(self._try_cache, look_at_roots)
         self._reports = ReportFiles(self.history)
         self._page = Page(
@@ -100,25 +100,31 @@ class Aia:
         if flaws := deferred.take():
             for bad_value in flaws:
                 logger.error(bad_value)
+            # Whoever adds it is told, and mitmproxy takes it back.
             raise exceptions.OptionsError("; ".join(flaws))
+        self._turns = self._possible_turns()
         for commands in self._commands:
             loader.master.commands.collect_commands(commands)
+        self._take_turns()
+
+    def _possible_turns(self) -> list[Turn]:
+        """Those that work with this mitmproxy; says why not."""
         if (flaw := incompatibility()) is not None:
             # At the start that is the end. Where mitmproxy goes on, nothing is watched.
             logger.error(flaw)
-            self._turns.clear()
-        elif (flaw := quic_incompatibility()) is not None:
+            return []
+        turns = [Turn("tls_start_server", "ssl_conn", self._start_tls)]
+        if (flaw := quic_incompatibility()) is not None:
             logger.warning(f"{flaw}; until then QUIC is as without the addon")
-        else:
-            self._turns.append(Turn("quic_start_server", "settings", self._start_quic))
-        self._take_turns()
+            return turns
+        return [*turns, Turn("quic_start_server", "settings", self._start_quic)]
 
     def configure(self, updated: set[str]) -> None:
         if not (updated & NAMES or "confdir" in updated):
             return
         first, self._configured = not self._configured, True
         try:
-            self._set()
+            self._take_options()
         except exceptions.OptionsError as error:
             if not first or set(updated) != set(ctx.options.keys()):
                 raise
@@ -126,7 +132,7 @@ class Aia:
             # that has led to it, and it says all by itself.
             logger.error(str(error))
 
-    def _set(self) -> None:
+    def _take_options(self) -> None:
         settings = Settings.from_options()
         try:
             self._tiers.set(settings.cache, settings.intermediates)
