@@ -285,13 +285,24 @@ def test_trust_folder_is_read_again(
     """A file in it may be written anew, and the folder looks as before."""
     trust = tmp_path / "trust.pem"
     trust.write_bytes(root.pem)
-    monkeypatch.setattr(time, "monotonic", lambda: 1_000_000.0)
-    assert rejected_in(str(tmp_path)) == frozenset()
+    reads: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        reads.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    for now in 1_000_000.0, 1_000_000.0 + LOOK_SECONDS:
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        assert rejected_in(str(tmp_path)) == frozenset()
+    # Once as long as it is the same.
+    assert reads == [trust]
     rejecting = with_trust_setting(root, "-addreject", tmp_path.parent)
     with trust.open("r+b") as file:
         file.write(rejecting)
     assert rejected_in(str(tmp_path)) == frozenset()
-    monkeypatch.setattr(time, "monotonic", lambda: 1_000_000.0 + LOOK_SECONDS)
+    monkeypatch.setattr(time, "monotonic", lambda: 1_000_000.0 + 2 * LOOK_SECONDS)
     assert rejected_in(str(tmp_path)) == {Certificate(root.der).identity}
 
 

@@ -28,8 +28,8 @@ _TRUSTED = re.compile(
 _REJECT = 0xA0
 """[0] in OpenSSL's X509_CERT_AUX (crypto/x509/x_x509a.c)."""
 LOOK_SECONDS = 60.0
-"""How often the files of a folder are read again: nobody could tell whether one has changed but by
-looking at each."""
+"""How often the files of a folder are looked at, and read if one has changed: the folder itself
+does not tell."""
 _FOR_SERVERS = (
     bytes.fromhex("06082b06010505070301"),  # serverAuth
     bytes.fromhex("0604551d2500"),  # anyExtendedKeyUsage
@@ -52,9 +52,13 @@ def rejected_in(*places: str | None) -> frozenset[Identity]:
     return found
 
 
+_State = tuple[Path, int, int]
+"""A file, when it was changed, and its size."""
+
+
 @functools.lru_cache(maxsize=8)
 def _rejected_in(place: str, _changed: int, _size: int, _look: float) -> frozenset[Identity]:
-    path, files, found = Path(place), list[Path](), set[Identity]()
+    path, files, states = Path(place), list[Path](), list[_State]()
     # Whoever may not read it has not trusted it either, or finds it by its name alone. With too
     # many open files it is another matter: nothing may be taken for "rejects nobody" then.
     with contextlib.suppress(PermissionError):
@@ -62,7 +66,17 @@ def _rejected_in(place: str, _changed: int, _size: int, _look: float) -> frozens
     for file in files:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if file.is_file():
-                found.update(rejected(file.read_bytes()))
+                status = file.stat()
+                states.append((file, status.st_mtime_ns, status.st_size))
+    return _rejected_by(tuple(states))
+
+
+@functools.lru_cache(maxsize=8)
+def _rejected_by(states: tuple[_State, ...]) -> frozenset[Identity]:
+    found = set[Identity]()
+    for file, _, _ in states:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            found.update(rejected(file.read_bytes()))
     return frozenset(found)
 
 
