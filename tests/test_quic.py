@@ -22,6 +22,7 @@ from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers import quic as layers
 from mitmproxy.proxy.layers import tls as tls_layers
+from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
 from mitmproxy_aia import quic
@@ -252,6 +253,26 @@ def test_completed(root: Issued, tmp_path: Path, known: bool) -> None:
     assert done.layer.quic is not None
     assert done.layer.quic.configuration.verify_mode == ssl.CERT_REQUIRED
     assert done.layer.quic.tls._verify_mode == ssl.CERT_REQUIRED
+
+
+def test_leaves_no_error_behind(
+    root: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What OpenSSL has against a forged chain: a TLS connection would be blamed for it."""
+    ssl, left = cast(Any, SSL), list[int]()
+    ask = quic._Handshake._ask
+
+    def watched(*arguments: Any) -> Any:
+        ssl._lib.ERR_clear_error()
+        objection = ask(*arguments)
+        left.append(ssl._lib.ERR_peek_error())
+        return objection
+
+    monkeypatch.setattr(quic._Handshake, "_ask", watched)
+    issuer = root.issue("CA", ca=True, signed_by=authority("Root"))
+    assert not wire(tmp_path, root, issuer.issue(), issuer).established
+    assert left
+    assert not any(left)
 
 
 @pytest.mark.parametrize("answer_hook", [True, False])
