@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import datetime
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mitmproxy_aia.bundle import save
@@ -19,7 +19,7 @@ from mitmproxy_aia.egress import Policy
 from mitmproxy_aia.inspection.results import Result, Verdict
 from mitmproxy_aia.limits import Limits
 from mitmproxy_aia.remedies import full_chain
-from mitmproxy_aia.sources.caches import Where, from_home, where
+from mitmproxy_aia.sources.caches import from_home, where
 from mitmproxy_aia.tiers import Tiers
 
 OFFLINE = "--offline"
@@ -48,26 +48,24 @@ def _tiers(options: argparse.Namespace, at: datetime.datetime | None) -> Tiers:
     try:
         policy = Policy.parse(options.allow, options.deny)
         tiers = Tiers(lambda: options.timeout, lambda: policy, tuple, lambda: frozen, at=at)
-        paths = [_named(path) for path in options.intermediates]
-        tiers.set(_cache(options.cache), paths)
+        with _about("--intermediates"):
+            paths = [from_home(Path(path)) for path in options.intermediates]
+        with _about("--cache"):
+            cache = where(options.cache, Path(CONFDIR))
+        tiers.set(cache, paths)
     except (OSError, ValueError) as error:
         # It begins with the name of the proxy's option.
         raise CommandError(str(error).replace("aia_", "--", 1)) from error
     return tiers
 
 
-def _named(path: str) -> Path:
+@contextlib.contextmanager
+def _about(flag: str) -> Iterator[None]:
+    """What is wrong inside is wrong with this."""
     try:
-        return from_home(Path(path))
+        yield
     except ValueError as error:
-        raise CommandError(f"--intermediates: {error}") from error
-
-
-def _cache(named: str) -> Where:
-    try:
-        return where(named, Path(CONFDIR))
-    except ValueError as error:
-        raise CommandError(f"--cache: {error}") from error
+        raise CommandError(f"{flag}: {error}") from error
 
 
 def finish(results: Sequence[Result], trusted: str, options: argparse.Namespace) -> int:

@@ -247,7 +247,8 @@ def what_may_help(inspection: Inspection, pen: Pen) -> Iterator[str]:
     if not inspection.lacks_trust_only:
         return
     rows = inspection.drawing.rows
-    name, below = rows[-1].name, rows[-2].certificate if len(rows) > 1 else None
+    name = rows[-1].name
+    below = rows[-2].certificate if len(rows) > 1 else None
     trust = (
         "--trust FILE tries another one, and mitmproxy takes it as ssl_verify_upstream_trusted_ca "
         "(in place of the public roots)."

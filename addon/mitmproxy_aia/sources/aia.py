@@ -48,8 +48,8 @@ class _Flight:
     """One download, shared by all who want the same at the same time.
 
     `in_line` is how many seconds it waited for its turn, once it had that. `result` is what came
-    of it, certificates or why not, when its `task` is done. `used_up` is
-    whether it failed of the share of `payer`, on whose behalf it is.
+    of it, certificates or why not, when its `task` is done. `used_up` is whether it failed of the
+    share of `payer`, on whose behalf it is.
     """
 
     def __init__(self, key: _Key, place: Place, payer: Hashable) -> None:
@@ -84,11 +84,12 @@ class _Flight:
         return Attempt(where, f"gave {names}{more}", found, self.seconds)
 
     def _no_answer(self, waited: float) -> str:
-        in_line = f"waited for other downloads for {self.in_line or waited:.1f} s"
         if self.in_line is None:
-            return in_line
+            return f"waited for other downloads for {waited:.1f} s"
         what = f"gave no answer in {waited - self.in_line:.1f} s"
-        return f"{what} (and {in_line})" if self.in_line >= TOLD else what
+        if self.in_line >= TOLD:
+            what += f" (and waited for other downloads for {self.in_line:.1f} s)"
+        return what
 
 
 class AiaSource:

@@ -36,8 +36,8 @@ PARAMETERS = frozenset(
 """Query parameters of redis-py that a URL may have, besides those beginning with `ssl_`. What
 changes the kind of answers, like `decode_responses`, is not among them."""
 
-# redis-py loses the OSError, so that its number has to be taken from the text.
 _NO_DATABASE = "DB index is out of range"
+# redis-py loses the OSError, so that its number has to be taken from the text.
 _NOT_CONNECTED = re.compile(r"Error (?:(-?\d+) )?connecting to ")
 
 
