@@ -13,7 +13,8 @@ exit status:
   0  fine, or nothing that --fail-on names; always, without --fail-on
   1  with --fail-on incomplete: a server is incomplete
   2  with --fail-on incomplete or broken: a server is broken
-  3  the report cannot be read; or a bad command line
+  3  the report cannot be read, or with --fail-on: it tells of no chain at all;
+     or a bad command line
 The last handshake with a server counts: one that was mended is fine.
 
 examples:
