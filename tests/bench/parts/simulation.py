@@ -128,7 +128,7 @@ async def downloads(here: Internet, where: Sequence[Where | None]) -> int:
     async def one(leaf: Certificate) -> None:
         async with places:
             before = here.downloads.total()
-            await visit(here, random.choice(nodes), leaf)  # noqa: S311 - a simulation
+            await visit(here, random.choice(nodes), leaf)  # noqa: S311 -- a simulation, no secret
             if here.downloads.total() > before and isinstance(where[0], Path):
                 await _written(where[0], leaf)
 
@@ -144,7 +144,7 @@ async def _written(file: Path, leaf: Certificate) -> None:
     """Until others can read it: it is written in the background, within milliseconds."""
     async with asyncio.timeout(10):
         with contextlib.closing(SqliteCache(file)) as cache:
-            while not cache.issuers_of(leaf.issuer, utc_now()):  # noqa: ASYNC110 - a thread
+            while not cache.issuers_of(leaf.issuer, utc_now()):  # noqa: ASYNC110 -- a thread writes it
                 await asyncio.sleep(0.005)
 
 
